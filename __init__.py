@@ -1,0 +1,1 @@
+"""NEuRT: a transformer for neuronal activity recorded with calcium imaging."""

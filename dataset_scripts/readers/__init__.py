@@ -1,0 +1,1 @@
+"""One small reader per file format: a path in, an iterator of `Recording`s out."""

@@ -1,0 +1,1 @@
+"""`evaluate` modules of NEuRT, loadable offline by path."""
