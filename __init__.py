@@ -1,1 +1,28 @@
-"""NEuRT: a transformer for neuronal activity recorded with calcium imaging."""
+"""NEuRT: a transformer for neuronal activity recorded with calcium imaging.
+
+Importing the package registers its classes, so that the Auto classes of transformers know "neurt".
+"""
+
+from transformers import (
+    AutoConfig,
+    AutoModel,
+    AutoModelForPreTraining,
+    AutoModelForSequenceClassification,
+)
+
+from .configuration_neurt import NeurtConfig
+from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
+
+__version__ = "0.1.0"
+
+AutoConfig.register("neurt", NeurtConfig)
+AutoModel.register(NeurtConfig, NeurtModel)
+AutoModelForPreTraining.register(NeurtConfig, NeurtForMaskedSignalModeling)
+AutoModelForSequenceClassification.register(NeurtConfig, NeurtForSequenceClassification)
+
+__all__ = [
+    "NeurtConfig",
+    "NeurtForMaskedSignalModeling",
+    "NeurtForSequenceClassification",
+    "NeurtModel",
+]

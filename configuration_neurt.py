@@ -1,0 +1,96 @@
+"""NEuRT model configuration."""
+
+from huggingface_hub.dataclasses import strict
+from transformers import PreTrainedConfig
+
+# `save_pretrained` adds only the class that is being saved; AutoModel needs the others as well, so that one folder
+# opens as an encoder, a masked model or a classifier.
+AUTO_MAP = {
+    "AutoConfig": "configuration_neurt.NeurtConfig",
+    "AutoModel": "modeling_neurt.NeurtModel",
+    "AutoModelForPreTraining": "modeling_neurt.NeurtForMaskedSignalModeling",
+    "AutoModelForSequenceClassification": "modeling_neurt.NeurtForSequenceClassification",
+    "AutoProcessor": "processing_neurt.NeurtProcessor",
+}
+
+
+@strict
+class NeurtConfig(PreTrainedConfig):
+    r"""Configuration of a NEuRT model: sizes, read-out, and how hidden frames are presented.
+
+    Args:
+        hidden_size: Width D of the encoder.
+        intermediate_size: Width of the feed-forward layer.
+        num_hidden_layers: Depth of the encoder.
+        num_attention_heads: Attention heads; must divide `hidden_size`.
+        num_channels: Channels C of a frame: own trace, mean and standard deviation of near, then of far neurons.
+        max_position_embeddings: Longest window, in frames.
+        hidden_act: Activation of the feed-forward layer.
+        layer_norm_eps: Epsilon of every LayerNorm.
+        hidden_dropout_prob: Dropout on the embeddings and on both sub-layers of each layer.
+        attention_probs_dropout_prob: Dropout on the attention weights.
+        embedding_norm: Apply the embedding LayerNorm before adding positions as well as after (one LayerNorm, used
+            twice, as in the original).
+        share_layers: Use one layer's weights at every depth.
+        readout_position: Where a layer's `embeddings` are read: after its "feed_forward" or its "attention"
+            sub-layer.
+        readout: How `embeddings` combine over layers: the "last" one, or their "sum".
+        use_mask_token: Add a learned vector to hidden frames, weighted by their share of hidden channels.
+        use_mask_indicator: Give the model one more input per channel, 1 where the value is hidden.
+
+    Example:
+        >>> from neurt import NeurtConfig, NeurtForMaskedSignalModeling
+        >>> model = NeurtForMaskedSignalModeling(NeurtConfig(num_hidden_layers=2))
+    """
+
+    model_type = "neurt"
+    keys_to_ignore_at_inference = ["embeddings", "pooling_weights", "hidden_states", "attentions"]
+
+    hidden_size: int = 128
+    intermediate_size: int = 512
+    num_hidden_layers: int = 4
+    num_attention_heads: int = 4
+    num_channels: int = 5
+    max_position_embeddings: int = 512
+    hidden_act: str = "relu"
+    layer_norm_eps: float = 1e-12
+    hidden_dropout_prob: float | int = 0.0
+    attention_probs_dropout_prob: float | int = 0.0
+    embedding_norm: bool = False
+    share_layers: bool = False
+    readout_position: str = "feed_forward"
+    readout: str = "last"
+    use_mask_token: bool = True
+    use_mask_indicator: bool = True
+
+    def __post_init__(self, **kwargs):
+        kwargs["auto_map"] = dict(AUTO_MAP)
+        super().__post_init__(**kwargs)
+
+    @classmethod
+    def original(cls, **overrides) -> "NeurtConfig":
+        """The architecture of the published checkpoints: a hidden frame is a frame of zeros.
+
+        Args:
+            **overrides: Any argument of the configuration.
+        """
+        return cls(**{"use_mask_token": False, "use_mask_indicator": False, **overrides})
+
+    def validate_architecture(self):
+        """Refuse sizes and options that no model can be built from."""
+        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        if self.hidden_size % self.num_attention_heads:
+            raise ValueError(
+                f"expected a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
+                f"{self.num_attention_heads}"
+            )
+        for name, choices in {"readout_position": ("feed_forward", "attention"), "readout": ("last", "sum")}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} among {choices}, got {getattr(self, name)!r}")
+
+
+NeurtConfig.register_for_auto_class()
+
+__all__ = ["NeurtConfig"]
