@@ -1,0 +1,457 @@
+"""The Parquet build: a folder with one file per recording, a dataset card and a manifest.
+
+    data/{split}/{recording_id}.parquet   one row per ROI, see `SCHEMA`
+    README.md                             the dataset card; `datasets.load_dataset(folder)` reads its configuration
+    manifest.json                         builder, parameters, digest of every file, what was dropped and why
+
+The same recordings give the same bytes. A build is written aside and renamed, so it is there whole or not at all.
+"""
+
+import contextlib
+import dataclasses
+import hashlib
+import importlib.metadata
+import json
+import os
+import re
+import shutil
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pyarrow as pa
+import pyarrow.parquet as pq
+
+from .dataset_card import render_card
+from .recording import Recording
+
+SPLITS = ("train", "validation", "test")
+SCHEMA = pa.schema(
+    [
+        ("recording_id", pa.string()),
+        ("subject_id", pa.string()),
+        ("session_id", pa.string()),
+        ("field", pa.int32()),
+        ("roi_id", pa.string()),
+        ("unit_id", pa.int64()),
+        ("trace", pa.list_(pa.float32())),
+        ("sampling_rate", pa.float64()),
+        ("x_um", pa.float32()),
+        ("y_um", pa.float32()),
+        ("z_um", pa.float32()),
+        ("x_px", pa.float32()),
+        ("y_px", pa.float32()),
+        ("trace_kind", pa.string()),
+        ("modality", pa.string()),
+        ("brain_area", pa.string()),
+        ("indicator", pa.string()),
+        ("segment_starts", pa.list_(pa.int32())),
+        ("accepted", pa.bool_()),
+    ]
+)
+MIN_NEURONS_WITH_POSITIONS = 5
+"""Neighbour channels need two neurons near and two far of each neuron."""
+
+_ROW_GROUP_BYTES = 4 * 2**20
+_SAFE_NAME = re.compile(r"\w(?:[\w.+=@ -]*[\w+=@-])?")
+_SAFE_LABEL = re.compile(r"[A-Za-z]\w*")
+_MANIFEST = "manifest.json"
+
+
+@dataclasses.dataclass(frozen=True)
+class BuildSummary:
+    """What one call of `write_build` wrote.
+
+    Args:
+        folder: Where the build is.
+        files: One manifest entry for each recording written, in order: path, split, neurons, frames, digest ...
+        dropped: What was left out of the build, and why.
+    """
+
+    folder: Path
+    files: tuple[Mapping[str, Any], ...]
+    dropped: tuple[Mapping[str, Any], ...]
+
+    @property
+    def num_recordings(self) -> int:
+        return len(self.files)
+
+    @property
+    def num_neurons(self) -> int:
+        return sum(entry["neurons"] for entry in self.files)
+
+    @property
+    def num_frames(self) -> int:
+        return sum(entry["frames"] for entry in self.files)
+
+    @property
+    def without_neighbour_channels(self) -> tuple[str, ...]:
+        """Recordings with too few positions for neighbour channels; they are passed over when windows are made."""
+        few = (e for e in self.files if e["neurons_with_positions"] < MIN_NEURONS_WITH_POSITIONS)
+        return tuple(entry["recording_id"] for entry in few)
+
+
+def write_build(
+    recordings: Iterable[Recording],
+    folder: str | os.PathLike,
+    *,
+    split: Mapping[str, str] | None = None,
+    builder: str,
+    parameters: Mapping[str, Any],
+    dropped: Sequence[Mapping[str, Any]] = (),
+) -> BuildSummary:
+    """Write recordings as a Parquet build, or add them to the build that is in the folder.
+
+    Args:
+        recordings: Taken one at a time, so a generator keeps memory to one recording.
+        folder: The build. It may be absent, empty, or a build already.
+        split: "train", "validation" or "test" for a recording_id; "train" where it says nothing. It is looked up
+            after a recording is taken, so a generator may fill it.
+        builder: The command that made the build, for the manifest.
+        parameters: Everything chosen, for the manifest; no paths, times or URLs.
+        dropped: What was left out, each with at least "recording_id" and "why"; read after the last recording.
+
+    Raises:
+        ValueError: If the folder holds something else, an id is no safe file name or is there twice, a label has the
+            name of a column, or there is no recording at all.
+    """
+    target = Path(folder).resolve()
+    _check_target(target)
+    with _written_aside(target) as aside:
+        manifest = read_manifest(aside) if (aside / _MANIFEST).exists() else {"format": 1, "steps": [], "files": []}
+        written = _write_recordings(recordings, aside, split or {}, manifest["files"])
+        if not written:
+            raise ValueError(_nothing_left(dropped))
+        files = sorted(manifest["files"] + written, key=lambda entry: entry["recording_id"])
+        _give_all_the_same_columns(aside, files)
+        step = {
+            "builder": builder,
+            "version": importlib.metadata.version("neurt"),
+            "parameters": dict(parameters),
+            "recordings": [entry["recording_id"] for entry in written],
+            "dropped": [dict(entry) for entry in dropped],
+        }
+        _finish(aside, {**manifest, "steps": manifest["steps"] + [step], "files": files})
+    return BuildSummary(target, tuple(written), tuple(dropped))
+
+
+def read_build(folder: str | os.PathLike, split: str | None = None) -> Iterator[Recording]:
+    """Yield the recordings of a build, sorted by recording_id, with one of them in memory at a time.
+
+    Args:
+        folder: A folder that `write_build` made.
+        split: "train", "validation" or "test"; every split when None.
+
+    Raises:
+        ValueError: If the folder is no build, a file is missing or damaged, or the build has no such split.
+    """
+    folder = Path(folder)
+    files = read_manifest(folder)["files"]
+    chosen = [entry for entry in files if split in (None, entry["split"])]
+    if not chosen:
+        known = ", ".join(sorted({entry["split"] for entry in files}))
+        raise ValueError(f"{folder}: expected a split among {known}, got {split!r}")
+    return (read_recording(folder / entry["path"], entry["source"]) for entry in chosen)
+
+
+def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
+    """Return the manifest of a build; raise ValueError where the folder is none."""
+    path = Path(folder) / _MANIFEST
+    try:
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        manifest["files"], manifest["steps"]
+    except (OSError, ValueError, KeyError, TypeError):
+        raise ValueError(
+            f"{folder}: expected a NEuRT build (a folder with a readable manifest.json), found none; "
+            "make one with `neurt import` or `neurt simulate`"
+        ) from None
+    return manifest
+
+
+def read_recording(path: str | os.PathLike, source: Mapping[str, Any] | None = None) -> Recording:
+    """Read one file of a build.
+
+    Args:
+        path: `data/{split}/{recording_id}.parquet`.
+        source: What the manifest says of its origin.
+
+    Raises:
+        ValueError: If the file is missing, truncated, or not a recording.
+    """
+    try:
+        with pq.ParquetFile(path) as file:
+            traces = _read_traces(file)
+            rows = file.read([name for name in file.schema_arrow.names if name != "trace"])
+            return _recording_of(rows, traces, source or {})
+    except (OSError, pa.ArrowException, KeyError, IndexError, TypeError) as error:
+        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
+        raise ValueError(
+            f"{path}: expected a recording of a NEuRT build, got a file that cannot be read ({reason}); build it again"
+        ) from error
+
+
+def _check_target(target: Path) -> None:
+    if target.is_dir() and any(target.iterdir()):
+        try:
+            read_manifest(target)
+        except ValueError:
+            raise ValueError(
+                f"{target}: expected a new or empty folder or a NEuRT build to add to, got a folder with other files; "
+                "choose another --output"
+            ) from None
+    elif target.exists() and not target.is_dir():
+        raise ValueError(f"{target}: expected a folder to write the build to, got a file; choose another --output")
+
+
+@contextlib.contextmanager
+def _written_aside(target: Path) -> Iterator[Path]:
+    """Give a folder to fill, with what the target holds already, that takes the target's place if all goes well."""
+    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
+    old = target.with_name(f".{target.name}.{os.getpid()}.old")
+    target.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        if target.exists():
+            # Files are replaced, never written to, so links are as good as copies and cost nothing.
+            shutil.copytree(target, aside, copy_function=_link_or_copy)
+        else:
+            aside.mkdir()
+        yield aside
+        if target.exists():
+            target.rename(old)
+        aside.rename(target)
+    finally:
+        if old.exists() and not target.exists():
+            old.rename(target)
+        shutil.rmtree(aside, ignore_errors=True)
+        shutil.rmtree(old, ignore_errors=True)
+
+
+def _link_or_copy(source: str, destination: str) -> None:
+    try:
+        os.link(source, destination)
+    except OSError:
+        shutil.copy2(source, destination)
+
+
+def _write_recordings(
+    recordings: Iterable[Recording], folder: Path, split: Mapping[str, str], present: Sequence[Mapping[str, Any]]
+) -> list[dict[str, Any]]:
+    # File names may not differ by case alone: some file systems would let one overwrite the other.
+    taken = {entry["recording_id"].casefold() for entry in present}
+    written = []
+    for recording in recordings:
+        name = recording.recording_id
+        _check_names(recording)
+        if name.casefold() in taken:
+            raise ValueError(
+                f"recording {name!r}: expected an id that is not in the build yet, got one that is (upper and lower "
+                "case count as the same); rename it or write to another --output"
+            )
+        taken.add(name.casefold())
+        part = split.get(name, "train")
+        if part not in SPLITS:
+            raise ValueError(f"recording {name!r}: expected a split among {', '.join(SPLITS)}, got {part!r}")
+        path = f"data/{part}/{name}.parquet"
+        (folder / path).parent.mkdir(parents=True, exist_ok=True)
+        _write_file(folder / path, recording)
+        written.append(_entry(recording, part, path))
+    return written
+
+
+def _check_names(recording: Recording) -> None:
+    name = recording.recording_id
+    if not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
+        raise ValueError(
+            f"recording {name!r}: expected an id that is safe as a file name (letters, digits, . _ + = @ - and "
+            "spaces, beginning with a letter or digit, at most 200 bytes); rename it"
+        )
+    for label in recording.labels:
+        if not _SAFE_LABEL.fullmatch(label) or label in SCHEMA.names:
+            raise ValueError(
+                f"recording {name!r}: expected label names of letters, digits and _ that are no column of a build, "
+                f"got {label!r}; rename the label"
+            )
+
+
+def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
+    return {
+        "recording_id": recording.recording_id,
+        "split": split,
+        "path": path,
+        "subject_id": recording.subject_id,
+        "session_id": recording.session_id,
+        "neurons": recording.num_neurons,
+        "neurons_with_positions": int(_has_position(recording).sum()),
+        "coordinate_unit": recording.coordinate_unit,
+        "frames": recording.num_frames,
+        "sampling_rate": float(recording.sampling_rate),
+        "trace_kind": recording.trace_kind,
+        "modality": recording.modality,
+        "labels": {name: None if value is None else str(value) for name, value in sorted(recording.labels.items())},
+        "source": dict(recording.source),
+    }
+
+
+def _has_position(recording: Recording) -> np.ndarray:
+    if recording.centroids is None:
+        return np.zeros(recording.num_neurons, dtype=bool)
+    return np.isfinite(recording.centroids).all(axis=1)
+
+
+def _write_file(path: Path, recording: Recording) -> None:
+    rows = max(1, _ROW_GROUP_BYTES // (4 * recording.num_frames))
+    labels = sorted(recording.labels)
+    with _writer(path, _with_labels(labels)) as writer:
+        for start in range(0, recording.num_neurons, rows):
+            writer.write_table(_table(recording, slice(start, start + rows), labels))
+
+
+def _writer(path: Path, schema: pa.Schema) -> pq.ParquetWriter:
+    # A dictionary helps repeated strings only; on traces it costs time and space.
+    repeated = [field.name for field in schema if pa.types.is_string(field.type) and field.name != "roi_id"]
+    return pq.ParquetWriter(path, schema, compression="zstd", use_dictionary=repeated)
+
+
+def _with_labels(labels: Iterable[str]) -> pa.Schema:
+    return pa.schema([*SCHEMA, *(pa.field(name, pa.string()) for name in sorted(labels))])
+
+
+def _table(recording: Recording, rows: slice, labels: Sequence[str]) -> pa.Table:
+    traces = np.ascontiguousarray(recording.traces[rows], dtype=np.float32)
+    n, frames = traces.shape
+    offsets = np.arange(0, n * frames + 1, frames, dtype=np.int32)
+    columns = {
+        "roi_id": [str(roi) for roi in recording.roi_ids[rows]],
+        "trace": pa.ListArray.from_arrays(offsets, traces.reshape(-1)),
+        "unit_id": _unit_ids(recording, rows),
+        "segment_starts": [list(recording.segment_starts)] * n,
+        "accepted": np.asarray(recording.accepted[rows], dtype=bool),
+        **_positions(recording, rows),
+    }
+    constant = {name: getattr(recording, name, None) for name in SCHEMA.names if name not in columns}
+    constant |= {name: recording.labels[name] for name in labels}
+    schema = _with_labels(labels)
+    arrays = [_column(columns.get(field.name), constant.get(field.name), field.type, n) for field in schema]
+    return pa.Table.from_arrays(arrays, schema=schema)
+
+
+def _column(values: Any, constant: Any, kind: pa.DataType, length: int) -> pa.Array:
+    if isinstance(values, pa.Array):
+        return values
+    if values is not None:
+        return pa.array(values, type=kind, from_pandas=True)
+    if constant is not None and pa.types.is_string(kind):
+        constant = str(constant)
+    return pa.repeat(pa.scalar(constant, type=kind), length)
+
+
+def _unit_ids(recording: Recording, rows: slice) -> pa.Array | None:
+    if recording.unit_ids is None:
+        return None
+    unit_ids = np.asarray(recording.unit_ids[rows], dtype=np.int64)
+    return pa.array(unit_ids, mask=unit_ids < 0)
+
+
+def _positions(recording: Recording, rows: slice) -> dict[str, pa.Array]:
+    if recording.centroids is None:
+        return {}
+    centroids = np.asarray(recording.centroids[rows], dtype=np.float32)
+    unknown = ~np.isfinite(centroids)
+    columns = enumerate(("x", "y"))
+    unit = recording.coordinate_unit
+    return {f"{axis}_{unit}": pa.array(centroids[:, i], mask=unknown[:, i]) for i, axis in columns}
+
+
+def _give_all_the_same_columns(folder: Path, files: Sequence[Mapping[str, Any]]) -> None:
+    """Add the labels that only other recordings carry as empty columns: `load_dataset` wants one set of columns."""
+    schema = _with_labels({name for entry in files for name in entry["labels"]})
+    for entry in files:
+        path = folder / entry["path"]
+        if pq.read_schema(path).names != schema.names:
+            _rewrite(path, schema)
+
+
+def _rewrite(path: Path, schema: pa.Schema) -> None:
+    aside = path.with_suffix(".rewritten")
+    with pq.ParquetFile(path) as file, _writer(aside, schema) as writer:
+        for group in range(file.num_row_groups):
+            table = file.read_row_group(group)
+            for name in set(schema.names) - set(table.column_names):
+                table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
+            writer.write_table(table.select(schema.names))
+    os.replace(aside, path)
+
+
+def _finish(folder: Path, manifest: dict[str, Any]) -> None:
+    files = [{**entry, "sha256": _sha256(folder / entry["path"])} for entry in manifest["files"]]
+    manifest = {**manifest, "files": files}
+    _replace(folder / "README.md", render_card(manifest))
+    _replace(folder / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, default=_plain) + "\n")
+
+
+def _replace(path: Path, text: str) -> None:
+    # The file may be a link to the one in the build that is being added to.
+    path.unlink(missing_ok=True)
+    path.write_text(text, encoding="utf-8")
+
+
+def _plain(value: Any) -> Any:
+    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
+def _nothing_left(dropped: Sequence[Mapping[str, Any]]) -> str:
+    if not dropped:
+        return "expected at least one recording to write, got none"
+    first = dropped[0]
+    return (
+        "expected at least one recording that can be used, got none; "
+        f"the first of {len(dropped)} left out: {first.get('recording_id')}: {first.get('why')}"
+    )
+
+
+def _read_traces(file: pq.ParquetFile) -> np.ndarray:
+    """Read the traces (N, T) a row group at a time, which keeps the peak near the size of the result."""
+    traces, row = None, 0
+    for group in range(file.num_row_groups):
+        column = file.read_row_group(group, columns=["trace"])["trace"].combine_chunks()
+        values = column.flatten().to_numpy(zero_copy_only=False).reshape(len(column), -1)
+        if traces is None:
+            traces = np.empty((file.metadata.num_rows, values.shape[1]), dtype=np.float32)
+        traces[row : row + len(values)] = values
+        row += len(values)
+    return traces
+
+
+def _recording_of(rows: pa.Table, traces: np.ndarray, source: Mapping[str, Any]) -> Recording:
+    first = rows.slice(0, 1).to_pylist()[0]
+    names = {field.name for field in dataclasses.fields(Recording)} & set(first)
+    fixed = {name: first[name] for name in names - {"accepted", "segment_starts"}}
+    labels = {name: first[name] for name in rows.column_names if name not in SCHEMA.names and first[name] is not None}
+    centroids, unit = _centroids_of(rows)
+    unit_ids = rows["unit_id"]
+    return Recording(
+        traces=traces,
+        roi_ids=tuple(rows["roi_id"].to_pylist()),
+        centroids=centroids,
+        coordinate_unit=unit,
+        accepted=rows["accepted"].to_numpy().astype(bool),
+        unit_ids=None if unit_ids.null_count == len(unit_ids) else unit_ids.fill_null(-1).to_numpy(),
+        segment_starts=tuple(first["segment_starts"]),
+        labels=labels,
+        source=source,
+        **fixed,
+    )
+
+
+def _centroids_of(rows: pa.Table) -> tuple[np.ndarray | None, str | None]:
+    for unit in ("um", "px"):
+        x, y = rows[f"x_{unit}"], rows[f"y_{unit}"]
+        if x.null_count < len(x) or y.null_count < len(y):
+            return np.stack([x.to_numpy(), y.to_numpy()], axis=1).astype(np.float32), unit
+    return None, None
