@@ -2,6 +2,8 @@
 
 import os
 import sys
+from pathlib import Path
+from typing import Annotated
 
 import typer
 
@@ -11,6 +13,20 @@ app = typer.Typer(
     add_completion=False,
     pretty_exceptions_enable=False,
 )
+
+
+@app.command()
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the original NEuRT (.pth), of either kind.")],
+    config: Annotated[Path, typer.Option(help="The model_cfg.json that it was trained with.")],
+    output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
+) -> None:
+    """Convert a checkpoint of the original NEuRT into a folder that from_pretrained opens."""
+    from .convert_checkpoint import convert_checkpoint
+
+    conversion = convert_checkpoint(checkpoint, config, output)
+    print(conversion.summary())
+    print(f"saved to {output}")
 
 
 def main() -> None:
