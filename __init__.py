@@ -8,10 +8,12 @@ from transformers import (
     AutoModel,
     AutoModelForPreTraining,
     AutoModelForSequenceClassification,
+    AutoProcessor,
 )
 
 from .configuration_neurt import NeurtConfig
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
+from .processing_neurt import MaskedSignalCollator, NeurtProcessor
 
 __version__ = "0.1.0"
 
@@ -19,10 +21,13 @@ AutoConfig.register("neurt", NeurtConfig)
 AutoModel.register(NeurtConfig, NeurtModel)
 AutoModelForPreTraining.register(NeurtConfig, NeurtForMaskedSignalModeling)
 AutoModelForSequenceClassification.register(NeurtConfig, NeurtForSequenceClassification)
+AutoProcessor.register(NeurtConfig, NeurtProcessor)
 
 __all__ = [
+    "MaskedSignalCollator",
     "NeurtConfig",
     "NeurtForMaskedSignalModeling",
     "NeurtForSequenceClassification",
     "NeurtModel",
+    "NeurtProcessor",
 ]

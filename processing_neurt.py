@@ -1,0 +1,497 @@
+"""From traces and positions to windows, and from windows to masked batches.
+
+Shapes: N neurons, T frames, C channels (5), B windows, L frames in a window.
+"""
+
+from collections.abc import Iterable, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from transformers import BatchFeature, ProcessorMixin
+from transformers.utils import logging
+
+logger = logging.get_logger(__name__)
+
+CHANNELS = ("own", "near mean", "near SD", "far mean", "far SD")
+MIN_FRAMES = 32
+MIN_NEURONS = 5
+MIN_NEIGHBOURS = 2  # a standard deviation with ddof 1 needs two
+NORMALIZATIONS = ("minmax", "zscore", "none")
+RADIUS_UNITS = ("um", "px", "quantile")
+# Bounds the working memory of `neighbour_statistics`: six float64 arrays of NEURON_BLOCK x FRAME_BLOCK, 24 MiB.
+NEURON_BLOCK = 1024
+FRAME_BLOCK = 512
+
+
+def scale_traces(traces: np.ndarray, normalization: str) -> np.ndarray:
+    """Scale each neuron's trace over its whole recording.
+
+    Min-max, the original's choice, looks at every frame, hidden and future ones included, and depends on the length
+    of the recording and on its noise.
+
+    Args:
+        traces: (N, T), finite and not constant.
+        normalization: "minmax" to [0, 1], "zscore" to mean 0 and standard deviation 1, or "none".
+
+    Returns:
+        float32 (N, T), a new array.
+    """
+    traces = traces.astype(np.float32)
+    if normalization == "none":
+        return traces
+    if normalization == "zscore":
+        offset, scale = traces.mean(1, dtype=np.float64), traces.std(1, dtype=np.float64)
+    else:
+        offset, scale = traces.min(1), np.ptp(traces, axis=1)
+    return ((traces - offset[:, None]) / scale[:, None]).astype(np.float32)
+
+
+def pairwise_distances(centroids: np.ndarray) -> np.ndarray:
+    """Euclidean distances between positions (N, 2) -> float64 (N, N), in the unit of the positions."""
+    differences = centroids[:, None].astype(np.float64) - centroids[None]
+    return np.hypot(differences[..., 0], differences[..., 1])
+
+
+def neighbour_statistics(
+    traces: np.ndarray, distances: np.ndarray, radius: float, out: np.ndarray | None = None
+) -> np.ndarray:
+    """Mean and standard deviation (ddof 1) over near and over far neurons, frame by frame.
+
+    Near is a distance below the radius, far one above it, the neuron itself excluded. The sums are matrix products in
+    float64: in float32 the difference E[x²] − E[x]² loses three digits on real recordings, whose neighbours are alike.
+
+    Args:
+        traces: float (N, T).
+        distances: float (N, N).
+        radius: In the unit of the distances.
+        out: float32 (N, T, 4) to write into, by default a new array.
+
+    Returns:
+        float32 (N, T, 4): near mean, near SD, far mean, far SD; NaN where fewer than two neurons are near, or far.
+    """
+    num_neurons, num_frames = traces.shape
+    statistics = np.empty((num_neurons, num_frames, 4), dtype=np.float32) if out is None else out
+    near, at_radius = distances < radius, distances == radius
+    np.fill_diagonal(near, False)
+    np.fill_diagonal(at_radius, False)
+    for rows in _blocks(num_neurons, NEURON_BLOCK):
+        near_rows = near[rows].astype(np.float64)
+        tied_rows = at_radius[rows].astype(np.float64) if at_radius[rows].any() else None
+        near_count = near_rows.sum(1, keepdims=True)
+        far_count = num_neurons - 1 - near_count - at_radius[rows].sum(1, keepdims=True)
+        for frames in _blocks(num_frames, FRAME_BLOCK):
+            values = traces[:, frames].astype(np.float64)
+            near_sum, far_sum = _near_and_far_sums(values, rows, near_rows, tied_rows)
+            near_square, far_square = _near_and_far_sums(np.square(values), rows, near_rows, tied_rows)
+            statistics[rows, frames, 0], statistics[rows, frames, 1] = _moments(near_sum, near_square, near_count)
+            statistics[rows, frames, 2], statistics[rows, frames, 3] = _moments(far_sum, far_square, far_count)
+    return statistics
+
+
+def _blocks(length: int, size: int) -> Iterable[slice]:
+    return (slice(start, min(start + size, length)) for start in range(0, length, size))
+
+
+def _near_and_far_sums(
+    values: np.ndarray, rows: slice, near_rows: np.ndarray, tied_rows: np.ndarray | None
+) -> tuple[np.ndarray, np.ndarray]:
+    """Sums of `values` over near and over far neurons: far = all − near − self − those exactly at the radius."""
+    near = near_rows @ values
+    far = values.sum(0) - near
+    far -= values[rows]
+    if tied_rows is not None:
+        far -= tied_rows @ values
+    return near, far
+
+
+def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """Mean and standard deviation (ddof 1) from sums; NaN where the count is below two."""
+    enough = count >= MIN_NEIGHBOURS
+    mean = total / np.where(enough, count, np.nan)
+    squares -= total * mean
+    squares /= np.maximum(count - 1, 1)
+    return mean, np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
+
+
+def window_bounds(
+    num_frames: int, segment_starts: Sequence[int], length: int, stride: int, min_frames: int = MIN_FRAMES
+) -> list[tuple[int, int]]:
+    """First frame and end of each window; none crosses a segment border, the last of a segment may be short.
+
+    Args:
+        num_frames: Frames T of the recording.
+        segment_starts: Frames at which segments begin, from 0.
+        length: Frames in a whole window.
+        stride: Frames from one window's start to the next one's.
+        min_frames: Shorter remainders are left out.
+    """
+    bounds = []
+    for start, stop in zip(segment_starts, [*segment_starts[1:], num_frames], strict=True):
+        for first in range(start, stop, stride):
+            end = min(first + length, stop)
+            if end - first >= min_frames:
+                bounds.append((first, end))
+            if end == stop:
+                break
+    return bounds
+
+
+class NeurtProcessor(ProcessorMixin):
+    """Turns the traces and positions of one imaging field into windows of five channels.
+
+    Args:
+        window_length: Frames in a window.
+        window_stride: Frames from one window's start to the next one's; by default `window_length`.
+        neighbour_radius: Neurons closer than this are near, those farther are far.
+        radius_unit: "um" or "px", or "quantile" of the distances between the field's neurons (between 0 and 1).
+        normalization: "minmax", "zscore" or "none"; see `scale_traces`.
+        trace_kind: Trace kind the model was trained on; another one gives a warning.
+        sampling_rate: Rate in Hz the model was trained on; one that differs by over 10 % gives a warning.
+
+    Raises:
+        ValueError: If a setting is out of its range.
+    """
+
+    def __init__(
+        self,
+        window_length: int = 128,
+        window_stride: int | None = None,
+        neighbour_radius: float = 0.3,
+        radius_unit: str = "quantile",
+        normalization: str = "minmax",
+        trace_kind: str | None = None,
+        sampling_rate: float | None = None,
+        **kwargs,
+    ):
+        self.window_length = window_length
+        self.window_stride = window_length if window_stride is None else window_stride
+        self.neighbour_radius = neighbour_radius
+        self.radius_unit = radius_unit
+        self.normalization = normalization
+        self.trace_kind = trace_kind
+        self.sampling_rate = sampling_rate
+        self._check_settings()
+        super().__init__(**kwargs)
+
+    def __call__(
+        self,
+        traces: np.ndarray,
+        centroids: np.ndarray | None = None,
+        *,
+        sampling_rate: float | None = None,
+        coordinate_unit: str | None = None,
+        segment_starts: Sequence[int] = (0,),
+        trace_kind: str | None = None,
+        missing_neighbours: str = "error",
+    ) -> BatchFeature:
+        """Cut one imaging field into windows, neuron by neuron.
+
+        Args:
+            traces: Activity (N, T).
+            centroids: Positions (N, 2), or None.
+            sampling_rate: Frames per second, Hz.
+            coordinate_unit: "um" or "px".
+            segment_starts: Frames at which concatenated trials or bouts begin.
+            trace_kind: Checked against the processor's own.
+            missing_neighbours: "error" refuses a field without positions and drops neurons without neighbours; "mask"
+                keeps their own trace and marks the other channels as absent.
+
+        Returns:
+            `input_values` float32 (B, L, 5); `attention_mask` (B, L), 0 at padding; `neuron_index` (B,);
+            `start_frame` (B,); `sampling_rate` (B,) in Hz, NaN if not given; with absent channels also
+            `bool_masked_pos` (B, L, 5), True there. `dropped` maps each reason to the neurons left out for it.
+
+        Raises:
+            ValueError: If shapes, units or counts are not what they should be.
+        """
+        self._check_expectations(sampling_rate, trace_kind)
+        channels, dropped = self._channels(traces, centroids, coordinate_unit, missing_neighbours)
+        neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
+        bounds = window_bounds(channels.shape[1], segment_starts, self.window_length, self.window_stride)
+        if not bounds:
+            raise ValueError(f"expected a segment of at least {MIN_FRAMES} frames, got {channels.shape[1]} in all")
+        windows = [
+            make_window(channels[neuron], first, end, self.window_length)
+            for neuron in neurons
+            for first, end in bounds
+        ]
+        batch = {name: np.stack([window[name] for window in windows]) for name in windows[0]}
+        if not batch["bool_masked_pos"].any():
+            del batch["bool_masked_pos"]
+        batch["neuron_index"] = np.repeat(neurons, len(bounds))
+        batch["start_frame"] = np.tile([first for first, _ in bounds], len(neurons))
+        rate = np.nan if sampling_rate is None else sampling_rate
+        batch["sampling_rate"] = np.full(len(windows), rate, dtype=np.float32)
+        features = BatchFeature(batch, tensor_type="pt")
+        features["dropped"] = dropped
+        return features
+
+    def neighbour_channels(
+        self,
+        traces: np.ndarray,
+        centroids: np.ndarray | None = None,
+        *,
+        coordinate_unit: str | None = None,
+        missing_neighbours: str = "error",
+    ) -> np.ndarray:
+        """The five channels of every neuron over the whole recording.
+
+        Args:
+            traces: Activity (N, T).
+            centroids: Positions (N, 2), or None.
+            coordinate_unit: "um" or "px".
+            missing_neighbours: As in `__call__`.
+
+        Returns:
+            float32 (N, T, 5), scaled; rows of dropped neurons and absent channels are NaN.
+
+        Raises:
+            ValueError: As `__call__`.
+        """
+        return self._channels(traces, centroids, coordinate_unit, missing_neighbours)[0]
+
+    def _channels(
+        self,
+        traces: np.ndarray,
+        centroids: np.ndarray | None,
+        coordinate_unit: str | None,
+        missing_neighbours: str,
+    ) -> tuple[np.ndarray, dict[str, list[int]]]:
+        """The five channels (N, T, 5), and the neurons dropped for each reason."""
+        traces, centroids = check_arrays(traces, centroids, missing_neighbours)
+        finite = np.isfinite(traces).all(1)
+        usable = finite.copy()
+        usable[finite] = np.ptp(traces[finite], axis=1) > 0
+        dropped = {"NaN or infinite frames": ~finite, "constant trace": finite & ~usable}
+
+        placed = usable & np.isfinite(centroids).all(1)
+        if missing_neighbours == "error":
+            dropped["no position"] = usable & ~placed
+            usable = placed
+        channels = self._usable_channels(traces[usable], centroids[usable], coordinate_unit, missing_neighbours)
+        alone = np.isnan(channels[:, 0]).any(1)
+        if missing_neighbours == "error" and alone.any():
+            dropped[f"fewer than {MIN_NEIGHBOURS} near or far neurons"] = _scatter(alone, usable, False)
+            channels[alone] = np.nan
+        report = {reason: np.flatnonzero(mask).tolist() for reason, mask in dropped.items() if mask.any()}
+        if np.isnan(channels[:, 0, 0]).all():
+            counts = ", ".join(f"{len(neurons)} for {reason}" for reason, neurons in report.items())
+            raise ValueError(f"expected neurons to make windows of, got none: of {len(traces)} dropped {counts}")
+        return _scatter(channels, usable, np.nan), report
+
+    def _usable_channels(
+        self, traces: np.ndarray, centroids: np.ndarray, coordinate_unit: str | None, missing_neighbours: str
+    ) -> np.ndarray:
+        """The five channels of finite, varying traces; those of missing neighbours are NaN."""
+        channels = np.empty((*traces.shape, len(CHANNELS)), dtype=np.float32)
+        own = scale_traces(traces, self.normalization)
+        channels[..., 0] = own
+        placed = np.isfinite(centroids).all(1)
+        if placed.sum() < MIN_NEURONS:
+            if missing_neighbours == "error":
+                raise ValueError(
+                    f"expected at least {MIN_NEURONS} neurons with positions and finite, varying traces, got "
+                    f'{placed.sum()}; leave this recording out, or pass missing_neighbours="mask"'
+                )
+            channels[..., 1:] = np.nan
+            return channels
+        distances = pairwise_distances(centroids[placed])
+        radius = self._radius(distances, coordinate_unit)
+        if placed.all():
+            neighbour_statistics(own, distances, radius, out=channels[..., 1:])
+        else:
+            channels[..., 1:] = _scatter(neighbour_statistics(own[placed], distances, radius), placed, np.nan)
+        return channels
+
+    def _radius(self, distances: np.ndarray, coordinate_unit: str | None) -> float:
+        """The neighbourhood radius in the unit of the distances."""
+        if self.radius_unit == "quantile":
+            return float(np.quantile(distances[np.triu_indices_from(distances, 1)], self.neighbour_radius))
+        if coordinate_unit != self.radius_unit:
+            raise ValueError(
+                f"expected positions in {self.radius_unit}, the unit of neighbour_radius, got {coordinate_unit}; give "
+                'the pixel size when importing, or use radius_unit="quantile"'
+            )
+        return self.neighbour_radius
+
+    def _check_settings(self):
+        for name, choices in {"radius_unit": RADIUS_UNITS, "normalization": NORMALIZATIONS}.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.window_length < MIN_FRAMES:
+            raise ValueError(f"expected window_length of at least {MIN_FRAMES} frames, got {self.window_length}")
+        if self.window_stride < 1:
+            raise ValueError(f"expected window_stride of at least 1 frame, got {self.window_stride}")
+        largest = 1 if self.radius_unit == "quantile" else np.inf
+        if not 0 < self.neighbour_radius < largest:
+            expected = f"between 0 and {largest} ({self.radius_unit})"
+            raise ValueError(f"expected neighbour_radius {expected}, got {self.neighbour_radius}")
+
+    def _check_expectations(self, sampling_rate: float | None, trace_kind: str | None):
+        if sampling_rate is not None and not (np.isfinite(sampling_rate) and sampling_rate > 0):
+            raise ValueError(f"expected a sampling_rate above 0 Hz, got {sampling_rate}")
+        expected = self.sampling_rate
+        if expected and sampling_rate and abs(sampling_rate / expected - 1) > 0.1:
+            logger.warning("expected %g Hz, got %g Hz: resample, or expect other time scales", expected, sampling_rate)
+        if self.trace_kind and trace_kind and trace_kind != self.trace_kind:
+            logger.warning("expected traces of kind %s, got %s", self.trace_kind, trace_kind)
+
+
+def check_arrays(
+    traces: np.ndarray, centroids: np.ndarray | None, missing_neighbours: str
+) -> tuple[np.ndarray, np.ndarray]:
+    """Traces (N, T) and positions (N, 2), all NaN where there are none; refuses what cannot be meant.
+
+    Raises:
+        ValueError: If a shape is wrong, seems transposed, or positions are missing and must not be.
+    """
+    if missing_neighbours not in ("error", "mask"):
+        raise ValueError(f'expected missing_neighbours "error" or "mask", got {missing_neighbours!r}')
+    traces = np.asarray(traces)
+    if traces.ndim != 2:
+        raise ValueError(f"expected traces of shape (neurons, frames), got {traces.shape}")
+    if traces.shape[1] < MIN_FRAMES:
+        raise ValueError(
+            f"expected at least {MIN_FRAMES} frames, got traces of shape {traces.shape} (neurons, frames)"
+        )
+    if centroids is None:
+        if missing_neighbours == "error":
+            raise ValueError('expected centroids, got none; pass missing_neighbours="mask" to use the own trace alone')
+        return traces, np.full((len(traces), 2), np.nan)
+    centroids = np.asarray(centroids, dtype=np.float64)
+    if centroids.shape != (len(traces), 2):
+        hint = "; the traces seem transposed" if len(centroids) == traces.shape[1] else ""
+        raise ValueError(f"expected centroids of shape ({len(traces)}, 2), got {centroids.shape}{hint}")
+    return traces, centroids
+
+
+def _scatter(values: np.ndarray, where: np.ndarray, fill: Any) -> np.ndarray:
+    """Spread `values` over the True entries of `where`; the other entries are `fill`."""
+    if where.all():
+        return values
+    spread = np.full((len(where), *values.shape[1:]), fill, dtype=values.dtype)
+    spread[where] = values
+    return spread
+
+
+def make_window(channels: np.ndarray, first: int, end: int, length: int) -> dict[str, np.ndarray]:
+    """One neuron's window, padded to `length` frames.
+
+    Args:
+        channels: (T, C), NaN in absent channels.
+        first: First frame.
+        end: Frame after the last one.
+        length: Frames L of the window.
+
+    Returns:
+        `input_values` (L, C), 0 where absent or padded; `attention_mask` (L,); `bool_masked_pos` (L, C), True where
+        a real frame's channel is absent.
+    """
+    values = np.zeros((length, channels.shape[1]), dtype=np.float32)
+    values[: end - first] = channels[first:end]
+    absent = np.isnan(values)
+    return {
+        "input_values": np.where(absent, np.float32(0), values),
+        "attention_mask": (np.arange(length) < end - first).astype(np.int64),
+        "bool_masked_pos": absent,
+    }
+
+
+def span_mask(
+    num_frames: int,
+    generator: np.random.Generator,
+    mask_ratio: float = 0.15,
+    max_span: int = 10,
+    geometric_p: float = 0.2,
+) -> np.ndarray:
+    """Hide spans of frames, as the original does, with a visible frame between any two.
+
+    Args:
+        num_frames: Frames to choose from.
+        generator: Source of randomness.
+        mask_ratio: Share of frames to hide.
+        max_span: Longest span, in frames.
+        geometric_p: Span lengths follow a geometric law with this parameter, cut at `max_span` (the original's 0.2).
+
+    Returns:
+        bool (num_frames,), True where hidden. The last frame is as likely as any other; in the original it never was.
+    """
+    lengths = np.arange(1, max_span + 1)
+    law = (1 - geometric_p) ** lengths
+    budget = max(1, round(mask_ratio * num_frames))
+    spans = []
+    while budget:
+        spans.append(min(int(generator.choice(lengths, p=law / law.sum())), budget))
+        budget -= spans[-1]
+    # The visible frames that are not needed as separators fall at random before, between and after the spans.
+    free = num_frames - sum(spans) - (len(spans) - 1)
+    gaps = np.sort(generator.integers(0, free + 1, size=len(spans)))
+    starts = gaps + np.concatenate([[0], np.cumsum(spans[:-1])]).astype(int) + np.arange(len(spans))
+    hidden = np.zeros(num_frames, dtype=bool)
+    for start, span in zip(starts, spans, strict=True):
+        hidden[start : start + span] = True
+    return hidden
+
+
+def collate_windows(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Stack windows into a batch: arrays and numbers become tensors, strings a list."""
+    batch = {}
+    for name, first in windows[0].items():
+        values = [window[name] for window in windows]
+        batch[name] = values if isinstance(first, str) else torch.as_tensor(np.stack(values))
+    return batch
+
+
+class MaskedSignalCollator:
+    """Stacks windows and hides spans of their real frames.
+
+    Masks are drawn from (seed, epoch, window index) alone, so they depend on neither workers nor processes, and an
+    evaluation meets the same masks each time.
+
+    Args:
+        seed: Seed of all masks.
+        mask_ratio: Share of real frames to hide.
+        max_span: Longest hidden span, in frames.
+        geometric_p: Parameter of the span lengths' law; see `span_mask`.
+    """
+
+    def __init__(self, seed: int = 0, mask_ratio: float = 0.15, max_span: int = 10, geometric_p: float = 0.2):
+        if not 0 < mask_ratio <= 0.5:
+            raise ValueError(f"expected mask_ratio above 0 and at most 0.5, got {mask_ratio}")
+        self.seed = seed
+        self.span_options = {"mask_ratio": mask_ratio, "max_span": max_span, "geometric_p": geometric_p}
+
+    def __call__(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+        """Collate windows that carry `window_index`, and `epoch` if it is not 0.
+
+        Returns:
+            The batch with `bool_masked_pos`, (B, L), or (B, L, C) where windows have absent channels, and the targets
+            as `labels` (B, L, C), NaN in absent channels; without `labels` in the batch `Trainer` gives no eval loss.
+        """
+        if "window_index" not in windows[0]:
+            raise ValueError(
+                f"expected windows with window_index, got {', '.join(windows[0])}; with Trainer, set "
+                "TrainingArguments(remove_unused_columns=False)"
+            )
+        hidden = torch.as_tensor(np.stack([self._mask(window) for window in windows]))
+        drawn = ("window_index", "epoch")
+        batch = collate_windows([{k: v for k, v in window.items() if k not in drawn} for window in windows])
+        batch["labels"] = batch["input_values"]
+        if "bool_masked_pos" in batch:
+            batch["labels"] = batch["labels"].masked_fill(batch["bool_masked_pos"], torch.nan)
+            hidden = batch["bool_masked_pos"] | hidden.unsqueeze(-1)
+        batch["bool_masked_pos"] = hidden
+        return batch
+
+    def _mask(self, window: Mapping[str, Any]) -> np.ndarray:
+        generator = np.random.default_rng([self.seed, int(window.get("epoch", 0)), int(window["window_index"])])
+        real = np.flatnonzero(np.asarray(window["attention_mask"]))
+        hidden = np.zeros(len(window["attention_mask"]), dtype=bool)
+        hidden[real] = span_mask(len(real), generator, **self.span_options)
+        return hidden
+
+
+NeurtProcessor.register_for_auto_class()
+
+__all__ = ["MaskedSignalCollator", "NeurtProcessor"]
