@@ -1,0 +1,448 @@
+"""Scores of a model beside its baselines, on the same windows in the same run.
+
+    scores = evaluate_reconstruction(model, dataloader, seed=0, simulated=False)
+    print(scores.to_markdown())
+
+Shapes: B windows, T frames, C channels, K classes.
+"""
+
+import contextlib
+import dataclasses
+import math
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import torch
+from torch import nn
+
+from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
+from .metrics.subject_classification import (
+    LEVELS,
+    ScoredUnits,
+    mean_per_recording,
+    mean_per_subject,
+    scored_windows,
+    unit_scores,
+)
+from .processing_neurt import CHANNELS
+
+MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")
+MODEL = "model"
+
+
+def linear_interpolation(
+    input_values: np.ndarray, hidden: np.ndarray, attention_mask: np.ndarray | None = None
+) -> np.ndarray:
+    """Draw straight lines across what is hidden, channel by channel.
+
+    Before the first and after the last visible frame of a channel the nearest visible value is repeated; a channel
+    with nothing visible becomes 0. Padded frames count as hidden. Hidden values are never looked at.
+
+    Args:
+        input_values: (B, T, C).
+        hidden: Bool (B, T) or (B, T, C), True where the value is hidden.
+        attention_mask: (B, T), 1 at real frames; by default all are.
+
+    Returns:
+        (B, T, C), a new array with visible values unchanged.
+
+    Raises:
+        ValueError: If the shapes do not fit.
+    """
+    values, visible = _visible_values(input_values, hidden, attention_mask)
+    num_frames = values.shape[1]
+    frames = np.arange(num_frames)[None, :, None]
+    before = np.maximum.accumulate(np.where(visible, frames, -1), axis=1)
+    after = np.minimum.accumulate(np.where(visible, frames, num_frames)[:, ::-1], axis=1)[:, ::-1]
+    # With nothing visible both ends fall on a hidden frame, which is 0 in `values`.
+    left = np.where(before >= 0, before, np.minimum(after, num_frames - 1))
+    right = np.where(after < num_frames, after, np.maximum(before, 0))
+    start = np.take_along_axis(values, left, axis=1)
+    end = np.take_along_axis(values, right, axis=1)
+    weight = (frames - left) / np.maximum(right - left, 1)
+    return (start + weight * (end - start)).astype(values.dtype)
+
+
+def visible_mean(input_values: np.ndarray, hidden: np.ndarray, attention_mask: np.ndarray | None = None) -> np.ndarray:
+    """Predict each channel's mean over the visible frames of its window everywhere; 0 with nothing visible.
+
+    Arguments, shapes and errors as `linear_interpolation`.
+    """
+    values, visible = _visible_values(input_values, hidden, attention_mask)
+    count = np.maximum(visible.sum(axis=1, keepdims=True), 1)
+    mean = values.sum(axis=1, keepdims=True, dtype=np.float64) / count
+    return np.broadcast_to(mean, values.shape).astype(values.dtype)
+
+
+BASELINES: Mapping[str, Callable] = {"linear interpolation": linear_interpolation, "window mean": visible_mean}
+
+
+@dataclasses.dataclass(frozen=True)
+class MeasuredOn:
+    """What a score was measured on; None where the batches did not say.
+
+    Args:
+        simulated: Whether the recordings were simulated.
+        seed: Seed of the masks, or of the sample of windows.
+        num_windows: Number of windows.
+        num_neurons: Number of different neurons.
+        num_recordings: Number of different recordings.
+        subjects: The animals.
+    """
+
+    simulated: bool
+    seed: int | None
+    num_windows: int
+    num_neurons: int | None
+    num_recordings: int | None
+    subjects: tuple[str, ...] | None
+
+    def __str__(self) -> str:
+        counts = {
+            "windows": self.num_windows,
+            "neurons": self.num_neurons,
+            "recordings": self.num_recordings,
+            "subjects": None if self.subjects is None else len(self.subjects),
+        }
+        said = ", ".join(f"{n} {name[:-1] if n == 1 else name}" for name, n in counts.items() if n is not None)
+        seed = "" if self.seed is None else f", seed {self.seed}"
+        return f"{'Simulated data' if self.simulated else 'Measured on'}: {said}{seed}"
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionScores:
+    """Scores at hidden positions.
+
+    Args:
+        rows: One dict per predictor and channel: predictor ("model" or a baseline's name), channel, r2, r2_within,
+            mae, cosine, squared_error (mean), n (scored values); see `neurt.metrics.masked_signal`. Undefined is NaN.
+        measured_on: The windows.
+    """
+
+    rows: list[dict[str, Any]]
+    measured_on: MeasuredOn
+
+    def row(self, predictor: str, channel: str = CHANNELS[0]) -> dict[str, Any]:
+        """The row of one predictor and channel."""
+        return next(row for row in self.rows if (row["predictor"], row["channel"]) == (predictor, channel))
+
+    def to_markdown(self) -> str:
+        """A table, each channel's baselines under the model, and a line that says what it was measured on."""
+        titles = ("channel", "predictor", "R²", "R² within window", "MAE", "cosine", "squared error", "n")
+        keys = ("channel", "predictor", "r2", "r2_within", "mae", "cosine", "squared_error", "n")
+        channels = list(dict.fromkeys(row["channel"] for row in self.rows))
+        ordered = sorted(self.rows, key=lambda row: channels.index(row["channel"]))
+        return f"{_markdown_table(titles, [[row[key] for key in keys] for row in ordered])}\n\n{self.measured_on}.\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `json` can write; NaN becomes None."""
+        return _json_ready(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class ClassificationScores:
+    """Scores of windows, recordings and subjects.
+
+    Args:
+        rows: One dict per level ("window", "recording", "subject"): level, accuracy, balanced_accuracy, roc_auc, n,
+            n_per_class, undefined; see `neurt.metrics.subject_classification`. Undefined is NaN.
+        subjects: One dict per animal: subject_id, label and decision (class ids), log_odds of class 1 (None with more
+            than two classes), margin (log-probability of its own class minus the best other one's), num_recordings.
+        class_names: The classes' names.
+        measured_on: The windows.
+    """
+
+    rows: list[dict[str, Any]]
+    subjects: list[dict[str, Any]]
+    class_names: tuple[str, ...]
+    measured_on: MeasuredOn
+
+    def row(self, level: str = "subject") -> dict[str, Any]:
+        """The row of one level."""
+        return next(row for row in self.rows if row["level"] == level)
+
+    def to_markdown(self) -> str:
+        """A table of the levels and a line that says what it was measured on."""
+        titles = ("level", "accuracy", "balanced accuracy", "ROC-AUC", "n", "n per class")
+        keys = ("level", "accuracy", "balanced_accuracy", "roc_auc", "n", "n_per_class")
+        table = _markdown_table(titles, [[row[key] for key in keys] for row in self.rows])
+        reasons = dict.fromkeys(f"{row['level']}: {row['undefined']}" for row in self.rows if row["undefined"])
+        notes = f"Not defined ({'; '.join(reasons)}). " if reasons else ""
+        return f"{table}\n\n{notes}{self.measured_on}.\n"
+
+    def to_dict(self) -> dict[str, Any]:
+        """What `json` can write; NaN becomes None."""
+        return _json_ready(dataclasses.asdict(self))
+
+
+@dataclasses.dataclass(frozen=True)
+class ReconstructionExample:
+    """One window's own trace for a figure; arrays of shape (T,), without padding.
+
+    Args:
+        truth: The target.
+        hidden: True where the value was hidden.
+        reconstruction: The model's output.
+        interpolation: Straight lines across what was hidden.
+        sampling_rate: Hz, or None if unknown.
+    """
+
+    truth: np.ndarray
+    hidden: np.ndarray
+    reconstruction: np.ndarray
+    interpolation: np.ndarray
+    sampling_rate: float | None
+
+
+def evaluate_reconstruction(
+    model: nn.Module,
+    dataloader: Iterable[Mapping[str, Any]],
+    device: torch.device | str | None = None,
+    *,
+    simulated: bool,
+    seed: int | None = None,
+) -> ReconstructionScores:
+    """Score a masked model and its baselines at hidden, real positions whose target is not NaN.
+
+    Sums are accumulated batch by batch, so memory does not grow with the number of windows.
+
+    Args:
+        model: Takes batches and returns an output with `reconstruction` (B, T, C).
+        dataloader: Batches of the masking collator: `input_values` (B, T, C), `bool_masked_pos` (B, T) or (B, T, C),
+            and, if there are any, `attention_mask`, `labels`, `sampling_rate`, `recording_id`, `neuron_index`,
+            `subject_id`.
+        device: Where the batches go; by default where the model is.
+        simulated: Whether the recordings were simulated; printed with the scores.
+        seed: Seed of the masks; printed with the scores.
+
+    Raises:
+        ValueError: If there are no windows, or none with a mask.
+    """
+    sums: dict[str, MaskedSums] = {}
+    tally = _Tally()
+    with _inference(model):
+        for batch in dataloader:
+            tally.add(batch)
+            predictions, targets, scored = _predictions(model, batch, device)
+            for name, prediction in predictions.items():
+                added = masked_sums(prediction, targets, scored)
+                sums[name] = merge_sums(sums[name], added) if name in sums else added
+    measured_on = tally.measured_on(simulated, seed)
+    return ReconstructionScores([row for name in sums for row in _score_rows(name, sums[name])], measured_on)
+
+
+def reconstruction_examples(
+    model: nn.Module, batch: Mapping[str, Any], count: int = 4, device: torch.device | str | None = None
+) -> list[ReconstructionExample]:
+    """Own traces of windows evenly spaced over a batch (not chosen by how well they look).
+
+    Args:
+        model: As in `evaluate_reconstruction`.
+        batch: As in `evaluate_reconstruction`.
+        count: Number of windows; fewer if the batch is smaller.
+        device: As in `evaluate_reconstruction`.
+
+    Raises:
+        ValueError: If the batch has no mask.
+    """
+    with _inference(model):
+        predictions, targets, scored = _predictions(model, batch, device)
+    rates = batch.get("sampling_rate", torch.full((len(targets),), torch.nan)).tolist()
+    default_rate = getattr(getattr(model, "config", None), "default_sampling_rate", None)
+    examples = []
+    for i in np.unique(np.linspace(0, len(targets) - 1, count).round().astype(int)):
+        real = np.ones(targets.shape[1], dtype=bool)
+        if batch.get("attention_mask") is not None:
+            real = _numpy(batch["attention_mask"])[i].astype(bool)
+        traces = [array[i, real, 0] for array in (predictions[MODEL], predictions["linear interpolation"])]
+        rate = default_rate if math.isnan(rates[i]) else rates[i]
+        examples.append(ReconstructionExample(targets[i, real, 0], scored[i, real, 0], *traces, rate))
+    return examples
+
+
+def evaluate_classification(
+    model: nn.Module,
+    dataloader: Iterable[Mapping[str, Any]],
+    device: torch.device | str | None = None,
+    *,
+    simulated: bool,
+    seed: int | None = None,
+) -> ClassificationScores:
+    """Score a classifier window by window, by recording, and by subject.
+
+    Args:
+        model: Takes batches and returns an output with `logits` (B, K).
+        dataloader: Batches with `input_values` (B, T, C), `labels` (B,) class ids, `recording_id` and `subject_id`
+            (sequences of length B), and, if there are any, `attention_mask`, `bool_masked_pos`, `sampling_rate`,
+            `neuron_index`.
+        device: Where the batches go; by default where the model is.
+        simulated: Whether the recordings were simulated; printed with the scores.
+        seed: Seed of the sample of windows; printed with the scores.
+
+    Raises:
+        ValueError: If there are no windows, identities are missing, a logit is not finite, a label is not a class id,
+            a subject has two labels, or a recording two subjects.
+    """
+    logits, columns = [], {"labels": [], "recording_id": [], "subject_id": []}
+    tally = _Tally()
+    with _inference(model):
+        for batch in dataloader:
+            _require(batch, "labels", "recording_id", "subject_id")
+            tally.add(batch)
+            logits.append(_numpy(model(**_model_inputs(model, batch, device)).logits))
+            for name, values in columns.items():
+                values.extend(_as_list(batch[name]))
+    measured_on = tally.measured_on(simulated, seed)
+    windows = scored_windows(np.concatenate(logits), columns["labels"], columns["recording_id"], columns["subject_id"])
+    recordings = mean_per_recording(windows)
+    subjects = mean_per_subject(recordings)
+    levels = zip(LEVELS, (windows, recordings, subjects), strict=True)
+    rows = [{"level": level, **unit_scores(units)} for level, units in levels]
+    return ClassificationScores(rows, _subject_rows(subjects, recordings), _class_names(model, subjects), measured_on)
+
+
+class _Tally:
+    """Counts windows and different neurons, recordings and subjects as batches pass."""
+
+    def __init__(self):
+        self.num_windows = 0
+        self.seen: dict[str, set] = {"neuron": set(), "recording_id": set(), "subject_id": set()}
+
+    def add(self, batch: Mapping[str, Any]):
+        self.num_windows += len(batch["input_values"])
+        for name in ("recording_id", "subject_id"):
+            self.seen[name].update(_as_list(batch.get(name, ())))
+        if "neuron_index" in batch and "recording_id" in batch:
+            pairs = zip(_as_list(batch["recording_id"]), _as_list(batch["neuron_index"]), strict=True)
+            self.seen["neuron"].update(pairs)
+
+    def measured_on(self, simulated: bool, seed: int | None) -> MeasuredOn:
+        if not self.num_windows:
+            raise ValueError("expected at least one window to evaluate, got none; check the split")
+        subjects = tuple(sorted(map(str, self.seen["subject_id"])))
+        return MeasuredOn(
+            simulated=simulated,
+            seed=seed,
+            num_windows=self.num_windows,
+            num_neurons=len(self.seen["neuron"]) or None,
+            num_recordings=len(self.seen["recording_id"]) or None,
+            subjects=subjects or None,
+        )
+
+
+@contextlib.contextmanager
+def _inference(model: nn.Module) -> Iterator[None]:
+    """Evaluation mode without gradients; afterwards each module is in the mode it was in."""
+    modes = [(module, module.training) for module in model.modules()]
+    model.eval()
+    try:
+        with torch.inference_mode():
+            yield
+    finally:
+        # One by one: `model.train()` would also wake modules that the user had put in evaluation mode.
+        for module, mode in modes:
+            module.training = mode
+
+
+def _predictions(model, batch, device) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+    """Each predictor's (B, T, C), the targets, and where they are scored."""
+    _require(batch, "bool_masked_pos")
+    reconstruction = model(**_model_inputs(model, batch, device)).reconstruction
+    values, hidden = _numpy(batch["input_values"]), _numpy(batch["bool_masked_pos"]).astype(bool)
+    labels, real = batch.get("labels"), batch.get("attention_mask")
+    targets = values if labels is None else _numpy(labels)
+    real = None if real is None else _numpy(real)
+    predictions = {MODEL: _numpy(reconstruction)}
+    predictions |= {name: baseline(values, hidden, real) for name, baseline in BASELINES.items()}
+    scored = np.broadcast_to(hidden if hidden.ndim == 3 else hidden[..., None], values.shape) & ~np.isnan(targets)
+    return predictions, targets, scored if real is None else scored & real.astype(bool)[..., None]
+
+
+def _visible_values(input_values, hidden, attention_mask):
+    """Values with 0 in place of everything that is not visible, and where they are visible; (B, T, C) each."""
+    values, hidden = np.asarray(input_values), np.asarray(hidden, dtype=bool)
+    if values.ndim != 3 or hidden.shape not in (values.shape, values.shape[:2]):
+        raise ValueError(
+            "expected input_values (windows, frames, channels) and hidden (windows, frames) or (windows, frames, "
+            f"channels), got {values.shape} and {hidden.shape}"
+        )
+    if not np.issubdtype(values.dtype, np.floating):
+        values = values.astype(np.float64)
+    visible = ~(hidden if hidden.ndim == 3 else hidden[..., None]) & ~np.isnan(values)
+    if attention_mask is not None:
+        visible &= np.asarray(attention_mask, dtype=bool)[..., None]
+    return np.where(visible, values, 0), visible
+
+
+def _model_inputs(model, batch, device) -> dict[str, torch.Tensor]:
+    if device is None:
+        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+    return {name: batch[name].to(device) for name in MODEL_INPUTS if batch.get(name) is not None}
+
+
+def _require(batch, *names):
+    missing = [name for name in names if batch.get(name) is None]
+    if missing:
+        raise ValueError(f"expected batches with {', '.join(missing)}, got only {', '.join(batch)}")
+
+
+def _numpy(tensor: torch.Tensor) -> np.ndarray:
+    tensor = tensor.detach().cpu()
+    # numpy has no bfloat16
+    return (tensor.float() if tensor.dtype is torch.bfloat16 else tensor).numpy()
+
+
+def _as_list(values: torch.Tensor | Sequence) -> list:
+    return values.tolist() if isinstance(values, torch.Tensor) else list(values)
+
+
+def _score_rows(predictor, sums) -> list[dict[str, Any]]:
+    columns = scores(sums)
+    names = CHANNELS if len(sums.n) == len(CHANNELS) else [f"channel {c}" for c in range(len(sums.n))]
+    return [
+        {"predictor": predictor, "channel": name, **{key: column[c].item() for key, column in columns.items()}}
+        for c, name in enumerate(names)
+    ]
+
+
+def _subject_rows(subjects: ScoredUnits, recordings: ScoredUnits) -> list[dict[str, Any]]:
+    own = np.arange(subjects.log_probabilities.shape[1]) == subjects.labels[:, None]
+    best_other = np.where(own, -np.inf, subjects.log_probabilities).max(axis=1)
+    margins = subjects.log_probabilities[own] - best_other
+    log_odds = subjects.log_odds.tolist() if own.shape[1] == 2 else [None] * len(own)
+    return [
+        {
+            "subject_id": subject,
+            "label": int(subjects.labels[i]),
+            "decision": int(subjects.decisions[i]),
+            "log_odds": log_odds[i],
+            "margin": float(margins[i]),
+            "num_recordings": recordings.subject_id.count(subject),
+        }
+        for i, subject in enumerate(subjects.subject_id)
+    ]
+
+
+def _class_names(model, units) -> tuple[str, ...]:
+    names = getattr(getattr(model, "config", None), "id2label", None) or {}
+    return tuple(str(names.get(k, f"class {k}")) for k in range(units.log_probabilities.shape[1]))
+
+
+def _markdown_table(titles, rows) -> str:
+    lines = [titles, ["---"] * len(titles), *([_cell(value) for value in row] for row in rows)]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+
+
+def _cell(value) -> str:
+    if isinstance(value, float):
+        return "–" if math.isnan(value) else f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.3f}"
+    return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
+
+
+def _json_ready(value):
+    if isinstance(value, Mapping):
+        return {key: _json_ready(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_json_ready(item) for item in value]
+    return None if isinstance(value, float) and not math.isfinite(value) else value
