@@ -1,6 +1,6 @@
 """Convert a checkpoint of the original NEuRT (rgKric/NEuRT, `.pth`) into a folder that `from_pretrained` opens.
 
-    neurt convert model_epoch_20.pth --config model_cfg.json --output converted
+neurt convert model_epoch_20.pth --config model_cfg.json --output converted
 """
 
 import dataclasses
@@ -8,7 +8,9 @@ import json
 import os
 import pickle
 import tempfile
+import warnings
 from pathlib import Path
+from typing import BinaryIO
 
 import torch
 from huggingface_hub.errors import StrictDataclassError
@@ -91,25 +93,29 @@ def read_state_dict(checkpoint_path: str | Path) -> dict[str, torch.Tensor]:
         ValueError: If the file is damaged, or holds anything but a dictionary of tensors.
         OSError: If it cannot be opened.
     """
+    with open(checkpoint_path, "rb") as file:
+        state_dict = _load_tensors(file, checkpoint_path)
+    if not isinstance(state_dict, dict) or not all(isinstance(v, torch.Tensor) for v in state_dict.values()):
+        raise ValueError(f"{checkpoint_path}: expected a dictionary of tensors, got {_describe(state_dict)}")
+    if all(name.startswith("module.") for name in state_dict):
+        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
+    return state_dict
+
+
+def _load_tensors(file: BinaryIO, checkpoint_path: str | Path) -> object:
     try:
-        state_dict = torch.load(checkpoint_path, map_location="cpu", weights_only=True)
-    except OSError:
-        raise
+        with warnings.catch_warnings(action="ignore"):  # a foreign file makes torch warn before it refuses
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError:
         raise ValueError(
-            f"{checkpoint_path}: expected a PyTorch checkpoint of plain tensors, got a file that holds something else; "
-            "nothing in it was run, and it should not be opened by other means"
+            f"{checkpoint_path}: expected a PyTorch checkpoint of plain tensors, got a file that holds something "
+            "else; nothing in it was run, and it should not be opened by other means"
         ) from None
     except Exception as error:  # a damaged file fails anywhere in the reader, with errors of any class
         raise ValueError(
             f"{checkpoint_path}: expected a PyTorch checkpoint, got a damaged or truncated file "
             f"({type(error).__name__}); fetch it again"
         ) from None
-    if not isinstance(state_dict, dict) or not all(isinstance(v, torch.Tensor) for v in state_dict.values()):
-        raise ValueError(f"{checkpoint_path}: expected a dictionary of tensors, got {_describe(state_dict)}")
-    if all(name.startswith("module.") for name in state_dict):
-        state_dict = {name.removeprefix("module."): tensor for name, tensor in state_dict.items()}
-    return state_dict
 
 
 def _describe(content: object) -> str:
