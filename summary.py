@@ -1,0 +1,231 @@
+"""A short Markdown summary of a run with two figures, for people.
+
+write_summary(folder, title="Demo", reconstruction=scores, examples=examples, simulated=True, command="neurt ...")
+"""
+
+import os
+import re
+import unicodedata
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+import numpy as np
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+
+from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
+
+# Okabe & Ito's colour-blind safe palette; line styles and markers tell the same things apart without colour.
+TRUTH, RECONSTRUCTION, INTERPOLATION = "#000000", "#D55E00", "#0072B2"
+GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
+GROUP_MARKERS = ("o", "s", "^", "D", "v", "P")
+LONGEST_NAME = 60
+
+
+def write_summary(
+    folder: str | os.PathLike,
+    *,
+    title: str,
+    reconstruction: ReconstructionScores | None = None,
+    classification: ClassificationScores | None = None,
+    examples: Sequence[ReconstructionExample] | None = None,
+    split: Mapping[str, Sequence[str]] | None = None,
+    simulated: bool,
+    command: str,
+) -> Path:
+    """Write `summary.md` and, for what is given, `reconstruction.png` and `subjects.png`.
+
+    Args:
+        folder: Made if it does not exist; the summary lists the files in it.
+        title: Heading.
+        reconstruction: Scores of a masked model.
+        classification: Scores of a classifier; drawn in `subjects.png`.
+        examples: Windows for `reconstruction.png`.
+        split: Subjects on each side, for example {"train": [...], "held out": [...]}.
+        simulated: Whether the recordings were simulated; said wherever a number stands.
+        command: What regenerates the run.
+
+    Returns:
+        The path of `summary.md`.
+
+    Raises:
+        ValueError: If scores say otherwise about being simulated.
+    """
+    for scores in (reconstruction, classification):
+        if scores is not None and scores.measured_on.simulated != simulated:
+            raise ValueError(f"expected scores with simulated={simulated}, got {scores.measured_on}")
+    folder = Path(folder)
+    folder.mkdir(parents=True, exist_ok=True)
+    if examples:
+        _save(reconstruction_figure(examples, simulated), folder / "reconstruction.png")
+    if classification is not None:
+        _save(subjects_figure(classification), folder / "subjects.png")
+
+    parts = [f"# {escape_markdown(title)}", *(["All recordings are **simulated**."] if simulated else [])]
+    parts += ["## What was run", _code_block(command)]
+    if reconstruction is not None:
+        parts += ["## Reconstruction of hidden frames", _verdict(reconstruction), reconstruction.to_markdown()]
+    if examples:
+        parts += ["![Example windows](reconstruction.png)"]
+    if classification is not None:
+        parts += ["## Groups of animals", classification.to_markdown(), "![Subjects by group](subjects.png)"]
+    parts += ["## Split", _split_table(split)] if split else []
+    parts += ["## Files", _file_list(folder)]
+    path = folder / "summary.md"
+    _replace(path, lambda beside: beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8"))
+    return path
+
+
+def escape_markdown(text: str) -> str:
+    """Show text from files and users as it is: on one line, without being read as Markdown or HTML."""
+    plain = "".join(" " if unicodedata.category(char).startswith(("C", "Z")) else char for char in str(text))
+    # A dot or hyphen inside a word means nothing to Markdown, except in "www.", which some renderers make a link.
+    return re.sub(r"(?!(?<!www)(?<=\w)[.-]\w)([!-/:-@\[-`{-~])", r"\\\1", " ".join(_short(plain).split()))
+
+
+def reconstruction_figure(examples: Sequence[ReconstructionExample], simulated: bool) -> Figure:
+    """Own traces of a few windows: the truth, what was hidden, and what the model and interpolation put there.
+
+    Args:
+        examples: One panel each.
+        simulated: Said in the title.
+    """
+    figure = _figure(height=0.9 + 1.6 * len(examples))
+    panels = figure.subplots(len(examples), squeeze=False)[:, 0]
+    for panel, example in zip(panels, examples, strict=True):
+        _draw_window(panel, example)
+    handles, names = panels[0].get_legend_handles_labels()
+    figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
+    figure.suptitle(f"Hidden frames of {len(examples)} {'simulated ' if simulated else ''}windows, own trace")
+    return figure
+
+
+def subjects_figure(scores: ClassificationScores) -> Figure:
+    """Mean log-odds of each subject by group, with the line at which the decision changes.
+
+    With more than two classes: log-probability of the own class minus that of the best other class.
+    """
+    two = len(scores.class_names) == 2
+    figure = _figure(height=4.2)
+    panel = figure.subplots()
+    groups = sorted({subject["label"] for subject in scores.subjects})
+    for position, group in enumerate(groups):
+        values = sorted(s["log_odds" if two else "margin"] for s in scores.subjects if s["label"] == group)
+        _draw_group(panel, position, values, group)
+    panel.axhline(0, color="0.3", linestyle="--", linewidth=1)
+    line = "p = 0.5" if two else "decision"
+    panel.annotate(line, (1, 0), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points")
+    panel.set_xticks(range(len(groups)), [_tick(scores, group) for group in groups])
+    panel.set_xlim(-0.6, len(groups) - 0.4)
+    other = f"log-odds of {_plain(scores.class_names[1])}" if two else "own class − best other (log-probability)"
+    panel.set_ylabel(f"Mean {other}")
+    panel.set_title(_subjects_title(scores))
+    return figure
+
+
+def _draw_window(panel, example):
+    rate = example.sampling_rate
+    time = np.arange(len(example.truth)) / (rate or 1)
+    half = 0.5 / (rate or 1)
+    for n, (start, end) in enumerate(_runs(example.hidden)):
+        span = (time[start] - half, time[end - 1] + half)
+        panel.axvspan(*span, color="0.88", linewidth=0, label="hidden" if n == 0 else None)
+    panel.plot(time, example.truth, color=TRUTH, linewidth=1, label="truth")
+    styles = {
+        "linear interpolation": (example.interpolation, INTERPOLATION, "--", "s"),
+        "model": (example.reconstruction, RECONSTRUCTION, "-", "o"),
+    }
+    for name, (values, colour, line, marker) in styles.items():
+        # Only where it had something to guess, from the last visible frame to the next.
+        shown = np.where(example.hidden, values, np.nan)
+        panel.plot(time, shown, line, color=colour, linewidth=1.4, marker=marker, markersize=2.5, label=name)
+    panel.set_xlim(time[0] - half, time[-1] + half)
+    panel.set_xlabel("time (s)" if rate else "frame")
+    panel.set_ylabel("scaled activity")
+
+
+def _draw_group(panel, position, values, group):
+    colour, marker = (choices[group % len(choices)] for choices in (GROUP_COLOURS, GROUP_MARKERS))
+    spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0]
+    panel.plot(position + np.asarray(spread), values, marker, color=colour, markersize=7, alpha=0.85)
+    panel.hlines(np.mean(values), position - 0.3, position + 0.3, color=colour, linewidth=2)
+
+
+def _tick(scores, group):
+    n = sum(subject["label"] == group for subject in scores.subjects)
+    return f"{_plain(scores.class_names[group])}\nn = {n}"
+
+
+def _subjects_title(scores):
+    row = scores.row("subject")
+    auc = "not defined" if np.isnan(row["roc_auc"]) else f"{row['roc_auc']:.2f}"
+    kind = "simulated " if scores.measured_on.simulated else ""
+    return f"{row['n']} {kind}subjects: AUC {auc}, accuracy {row['accuracy']:.2f}"
+
+
+def _runs(hidden):
+    edges = np.flatnonzero(np.diff(np.concatenate([[False], hidden, [False]]).astype(int)))
+    return edges.reshape(-1, 2).tolist()
+
+
+def _figure(height):
+    # Not pyplot: no global state, and the same picture whatever backend or style the user has set.
+    figure = Figure(figsize=(8, height), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    return figure
+
+
+def _save(figure, path):
+    for panel in figure.axes:
+        panel.spines[["top", "right"]].set_visible(False)
+    _replace(path, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None}))
+
+
+def _replace(path, write):
+    beside = path.with_name(f".{path.name}.partial")
+    try:
+        write(beside)
+        os.replace(beside, path)
+    finally:
+        beside.unlink(missing_ok=True)
+
+
+def _verdict(scores):
+    model, line = (scores.row(name) for name in ("model", "linear interpolation"))
+    if not model["n"] or not line["squared_error"] > 0:
+        return "The own trace could not be compared with linear interpolation."
+    ratio = model["squared_error"] / line["squared_error"]
+    word = "better" if ratio < 1 else "**not better**"
+    kind = "simulated " if scores.measured_on.simulated else ""
+    return (
+        f"The model's squared error on hidden frames of the own trace ({kind}data) is {ratio:.2f} times that of "
+        f"linear interpolation: {word} than this baseline."
+    )
+
+
+def _split_table(split):
+    lines = ["| side | subjects | names |", "| --- | --- | --- |"]
+    for side, subjects in split.items():
+        names = ", ".join(escape_markdown(subject) for subject in subjects)
+        lines.append(f"| {escape_markdown(side)} | {len(subjects)} | {names} |")
+    return "\n".join(lines)
+
+
+def _file_list(folder):
+    names = {path.name + "/" * path.is_dir() for path in folder.iterdir() if not path.name.startswith(".")}
+    return "\n".join(f"- {escape_markdown(name)}" for name in sorted(names | {"summary.md"}))
+
+
+def _code_block(text):
+    longest = max((len(run) for run in re.findall("`+", text)), default=0)
+    fence = "`" * max(3, longest + 1)
+    return f"{fence}\n{text}\n{fence}"
+
+
+def _plain(text):
+    """Text for a figure: on one line, and a dollar sign is no formula."""
+    return _short(" ".join(str(text).split())).replace("$", r"\$")
+
+
+def _short(text):
+    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
