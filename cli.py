@@ -1,5 +1,6 @@
 """The `neurt` command: one sub-command per job, each a thin call into the package."""
 
+import functools
 import os
 import sys
 from pathlib import Path
@@ -26,6 +27,71 @@ def convert(
 
     conversion = convert_checkpoint(checkpoint, config, output)
     print(conversion.summary())
+    print(f"saved to {output}")
+
+
+_in_study = functools.partial(typer.Option, rich_help_panel="Study (simulated)")
+_in_recording = functools.partial(typer.Option, rich_help_panel="Recordings (simulated)")
+_in_effect = functools.partial(typer.Option, rich_help_panel="Planted effect")
+
+
+@app.command()
+def simulate(
+    output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
+    file_format: Annotated[
+        str, typer.Option("--format", help="parquet (a build), or nwb shaped like MICrONS.")
+    ] = "parquet",
+    seed: Annotated[int, typer.Option(help="The same seed gives the same study.")] = 0,
+    subjects_per_group: Annotated[int, _in_study(help="Mice in each of the two groups.")] = 8,
+    sessions: Annotated[int, _in_study(help="Imaging sessions of each mouse.")] = 1,
+    fields: Annotated[int | None, _in_study(help="Fields of each session.", show_default="1; 2 as nwb")] = None,
+    neurons: Annotated[int, _in_study(help="Neurons in each field.")] = 60,
+    artifacts: Annotated[
+        int | None, _in_study(help="Rejected ROIs in each field.", show_default="0; 6 as nwb")
+    ] = None,
+    mouse_spread: Annotated[float, _in_study(help="Spread of rates, noise ... over mice; 0.1 is about 10 %.")] = 0.1,
+    duration: Annotated[float, _in_recording(help="Length in seconds.")] = 300.0,
+    sampling_rate: Annotated[float, _in_recording(help="Frames per second (Hz).")] = 5.0,
+    indicator: Annotated[str, _in_recording(help="GCaMP6s or GCaMP6f.")] = "GCaMP6s",
+    noise: Annotated[float, _in_recording(help="Median white noise in dF/F per √Hz.")] = 0.053,
+    drift: Annotated[float, _in_recording(help="Standard deviation of slow drift in dF/F.")] = 0.07,
+    neuropil: Annotated[float, _in_recording(help="Share of the surroundings' signal that leaks in.")] = 0.2,
+    effect_size: Annotated[float, _in_effect(help="Planted neurons fire at 1 + this times their rate.")] = 2.0,
+    effect_share: Annotated[float, _in_effect(help="Share of neurons planted in mice of the planted group.")] = 0.5,
+) -> None:
+    """Simulate mice in two groups, one hyperactive, and write down what was planted in ground_truth.json.
+
+    The label is group: control or planted. Everything is simulated; no animal was recorded.
+    """
+    from .dataset_scripts.simulate import summarise, write_study
+    from .dataset_scripts.simulation_config import SimulationConfig
+
+    is_nwb = file_format == "nwb"
+    config = SimulationConfig(
+        seed=seed,
+        subjects_per_group=subjects_per_group,
+        sessions=sessions,
+        fields=fields if fields is not None else 2 if is_nwb else 1,
+        neurons=neurons,
+        field_of_view=field_of_view,
+        artifacts=artifacts if artifacts is not None else 6 if is_nwb else 0,
+        mouse_spread=mouse_spread,
+        duration=duration,
+        sampling_rate=sampling_rate,
+        indicator=indicator,
+        noise=noise,
+        drift=drift,
+        neuropil=neuropil,
+        effect_size=effect_size,
+        effect_share=effect_share,
+    )
+
+    def show(recordings):
+        length = 2 * subjects_per_group * sessions * config.fields
+        with typer.progressbar(recordings, length=length, label="simulated recordings", file=sys.stderr) as bar:
+            yield from bar
+
+    print(summarise(write_study(config, output, file_format, progress=show)))
     print(f"saved to {output}")
 
 

@@ -1,0 +1,120 @@
+"""What a simulated study is made of: every quantity with its unit, its range and its default.
+
+The defaults resemble the isoflurane two-photon recordings of Algamal et al. (10.1038/s42003-022-04268-x) in noise,
+skewness, autocorrelation, event rate and neighbour correlation; `rate` to `neuropil_length` were tuned to that end.
+"""
+
+import dataclasses
+import math
+import sys
+from numbers import Integral, Real
+
+from .simulate_activity import INDICATORS, check_room
+
+MIN_FRAMES = 32
+"""Shorter recordings are refused when windows are made."""
+
+_COUNTS = {"subjects_per_group": 1, "sessions": 1, "fields": 1, "neurons": 1, "artifacts": 0, "latents": 1, "seed": 0}
+_POSITIVE = ("duration", "sampling_rate", "min_distance", "rate", "latent_length", "latent_time")
+_POSITIVE += ("amplitude", "drift_time", "neuropil_length")
+_NOT_NEGATIVE = ("rate_spread", "coupling", "amplitude_spread", "noise", "noise_spread", "drift", "neuropil")
+_NOT_NEGATIVE += ("mouse_spread",)
+
+
+@dataclasses.dataclass(frozen=True)
+class SimulationConfig:
+    """What is simulated. A spread is the standard deviation of a natural logarithm: 0 is none, 0.1 about 10 %.
+
+    Args:
+        subjects_per_group: Mice in each of the two groups.
+        sessions: Imaging sessions of each mouse; they show the same neurons, active anew.
+        fields: Imaging fields of each session; each is one recording.
+        neurons: Neurons in a field.
+        artifacts: Rejected regions in a field, which show neuropil and noise but no cell.
+        duration: Length of a recording in s.
+        sampling_rate: Frames per second (Hz).
+        indicator: "GCaMP6s" or "GCaMP6f", which sets rise and decay.
+        field_of_view: Width and height of a field in µm.
+        min_distance: Smallest distance between the centres of two somata in µm.
+        rate: Median firing rate in Hz.
+        rate_spread: Spread of firing rates over neurons.
+        latents: Number of latent factors shared by the neurons of a session.
+        latent_length: Distance in µm over which a latent's influence changes.
+        latent_time: Time constant of the latents in s.
+        coupling: Strength of the latents: the spread over time of each neuron's firing rate.
+        amplitude: Median peak response to one spike in dF/F.
+        amplitude_spread: Spread of amplitudes over neurons.
+        noise: Median white noise in dF/F per √Hz: its standard deviation in a frame is noise × √sampling_rate.
+        noise_spread: Spread of noise levels over neurons.
+        drift: Standard deviation of the slow drift of each neuron in dF/F.
+        drift_time: Time constant of the drift in s.
+        neuropil: How much of the mean signal of the surroundings leaks into each trace, as a share of it.
+        neuropil_length: Distance in µm over which the surroundings fade.
+        mouse_spread: Spread over mice of each of rate, amplitude, noise, coupling and decay time.
+        effect_size: Planted neurons of the planted group fire at 1 + effect_size times their rate; above -1.
+        effect_share: Share of the neurons that are planted in each mouse of the planted group, 0 to 1.
+        seed: Start of all random draws; the same seed gives the same study.
+
+    Raises:
+        ValueError: If a value is outside its range or the field too small for its neurons.
+    """
+
+    subjects_per_group: int = 8
+    sessions: int = 1
+    fields: int = 1
+    neurons: int = 60
+    artifacts: int = 0
+    duration: float = 300.0
+    sampling_rate: float = 5.0
+    indicator: str = "GCaMP6s"
+    field_of_view: tuple[float, float] = (300.0, 240.0)
+    min_distance: float = 9.0
+    rate: float = 0.13
+    rate_spread: float = 1.3
+    latents: int = 8
+    latent_length: float = 40.0
+    latent_time: float = 1.0
+    coupling: float = 1.0
+    amplitude: float = 0.25
+    amplitude_spread: float = 0.5
+    noise: float = 0.053
+    noise_spread: float = 0.3
+    drift: float = 0.07
+    drift_time: float = 60.0
+    neuropil: float = 0.2
+    neuropil_length: float = 40.0
+    mouse_spread: float = 0.1
+    effect_size: float = 2.0
+    effect_share: float = 0.5
+    seed: int = 0
+
+    def __post_init__(self):
+        for name, least in _COUNTS.items():
+            self._check(name, Integral, getattr(self, name), f"a whole number of at least {least}", least)
+        for name in _POSITIVE:
+            self._check(name, Real, getattr(self, name), "a finite number above 0", math.ulp(0.0))
+        for name in _NOT_NEGATIVE:
+            self._check(name, Real, getattr(self, name), "a finite number of at least 0", 0)
+        for size in self.field_of_view:
+            self._check("field_of_view", Real, size, "a width and a height in µm above 0", math.ulp(0.0))
+        self._check("effect_share", Real, self.effect_share, "a share from 0 to 1", 0, 1)
+        never_silent = "a number above -1, for planted rates are multiplied by 1 + effect_size"
+        self._check("effect_size", Real, self.effect_size, never_silent, math.nextafter(-1, 0))
+        if self.indicator not in INDICATORS:
+            raise self._error("indicator", f"one of {', '.join(INDICATORS)}")
+        if self.frames < MIN_FRAMES:
+            least = MIN_FRAMES / self.sampling_rate
+            raise self._error("duration", f"at least {MIN_FRAMES} frames ({least:g} s at {self.sampling_rate:g} Hz)")
+        check_room(self.neurons + self.artifacts, self.field_of_view, self.min_distance)
+
+    def _check(self, name, kind, value, expected, least, most=sys.float_info.max):
+        if not isinstance(value, kind) or not least <= value <= most:
+            raise self._error(name, expected)
+
+    def _error(self, name: str, expected: str) -> ValueError:
+        return ValueError(f"{name} of the simulation: expected {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def frames(self) -> int:
+        """Frames in a recording."""
+        return round(self.duration * self.sampling_rate)
