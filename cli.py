@@ -38,17 +38,14 @@ _in_effect = functools.partial(typer.Option, rich_help_panel="Planted effect")
 @app.command()
 def simulate(
     output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
-    file_format: Annotated[
-        str, typer.Option("--format", help="parquet (a build), or nwb shaped like MICrONS.")
-    ] = "parquet",
+    file_format: Annotated[str, typer.Option("--format", help="parquet (a build), or nwb as MICrONS.")] = "parquet",
     seed: Annotated[int, typer.Option(help="The same seed gives the same study.")] = 0,
     subjects_per_group: Annotated[int, _in_study(help="Mice in each of the two groups.")] = 8,
     sessions: Annotated[int, _in_study(help="Imaging sessions of each mouse.")] = 1,
     fields: Annotated[int | None, _in_study(help="Fields of each session.", show_default="1; 2 as nwb")] = None,
     neurons: Annotated[int, _in_study(help="Neurons in each field.")] = 60,
-    artifacts: Annotated[
-        int | None, _in_study(help="Rejected ROIs in each field.", show_default="0; 6 as nwb")
-    ] = None,
+    field_of_view: Annotated[tuple[float, float], _in_study(help="Width and height in µm.")] = (300.0, 240.0),
+    artifacts: Annotated[int | None, _in_study(help="Rejected ROIs a field.", show_default="0; 6 as nwb")] = None,
     mouse_spread: Annotated[float, _in_study(help="Spread of rates, noise ... over mice; 0.1 is about 10 %.")] = 0.1,
     duration: Annotated[float, _in_recording(help="Length in seconds.")] = 300.0,
     sampling_rate: Annotated[float, _in_recording(help="Frames per second (Hz).")] = 5.0,
