@@ -1,0 +1,194 @@
+"""The summary: what it says, what it draws, and that strangers' text stays text."""
+
+import re
+
+import matplotlib.image
+import numpy as np
+import pytest
+from neurt.evaluation import ClassificationScores, MeasuredOn, ReconstructionExample, ReconstructionScores
+from neurt.summary import escape_markdown, reconstruction_figure, subjects_figure, write_summary
+
+
+def measured_on(simulated=True):
+    return MeasuredOn(simulated, 0, 10, 5, 2, ("a", "b"))
+
+
+def reconstruction_scores(model_error=0.5, simulated=True):
+    def row(predictor, error):
+        scores = {"r2": 0.4, "r2_within": 0.3, "mae": 0.1, "cosine": 0.9, "squared_error": error, "n": 7}
+        return {"predictor": predictor, "channel": "own", **scores}
+
+    rows = [row("model", model_error), row("linear interpolation", 1.0)]
+    return ReconstructionScores(rows, measured_on(simulated))
+
+
+def classification_scores(classes=("wild type", "5xFAD"), auc=0.75):
+    rows = [
+        {
+            "level": level,
+            "accuracy": 0.5,
+            "balanced_accuracy": 0.5,
+            "roc_auc": auc,
+            "n": 4,
+            "n_per_class": [2, 2],
+            "undefined": "",
+        }
+        for level in ("window", "recording", "subject")
+    ]
+    subjects = [
+        {
+            "subject_id": f"m{i}",
+            "label": i % len(classes),
+            "decision": 0,
+            "log_odds": float(i) - 1.5 if len(classes) == 2 else None,
+            "margin": -float(i),
+            "num_recordings": 1,
+        }
+        for i in range(4)
+    ]
+    return ClassificationScores(rows, subjects, classes, measured_on())
+
+
+def example(sampling_rate=5.0):
+    truth = np.linspace(0, 1, 40)
+    hidden = np.zeros(40, dtype=bool)
+    hidden[[0, 10, 11, 12, 39]] = True
+    return ReconstructionExample(truth, hidden, truth + 0.1, truth - 0.1, sampling_rate)
+
+
+def write(folder, **changes):
+    arguments = {
+        "title": "A run",
+        "reconstruction": reconstruction_scores(),
+        "classification": classification_scores(),
+        "examples": [example(), example()],
+        "split": {"train": ["m0"], "held out": ["m1", "m2"]},
+        "simulated": True,
+        "command": "neurt demo --seed 0",
+    }
+    return write_summary(folder, **{**arguments, **changes}).read_text("utf-8")
+
+
+def test_the_summary_has_command_tables_split_and_files(tmp_path):
+    (tmp_path / "model").mkdir()
+    text = write(tmp_path)
+    assert text.startswith("# A run\n")
+    assert "```\nneurt demo --seed 0\n```" in text
+    assert "| own | linear interpolation | 0.400 | 0.300 | 0.100 | 0.900 | 1.000 | 7 |" in text
+    assert "| subject | 0.500 | 0.500 | 0.750 | 4 | 2 / 2 |" in text
+    assert "| held out | 2 | m1, m2 |" in text
+    assert text.endswith("- model\\/\n- reconstruction.png\n- subjects.png\n- summary.md\n")
+    assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
+        "reconstruction.png",
+        "subjects.png",
+        "summary.md",
+    ]
+
+
+def test_simulated_data_are_called_so_at_every_score(tmp_path):
+    text = write(tmp_path)
+    assert "All recordings are **simulated**." in text
+    for section in re.split(r"^## ", text, flags=re.M)[2:4]:
+        assert "Simulated data: 10 windows" in section
+    assert "simulated" in subjects_figure(classification_scores()).axes[0].get_title()
+    assert "simulated" in reconstruction_figure([example()], True).get_suptitle()
+    assert "imulated" not in write(
+        tmp_path, reconstruction=reconstruction_scores(simulated=False), classification=None, simulated=False
+    )
+
+
+def test_scores_that_contradict_the_summary_about_simulation_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="simulated=False"):
+        write(tmp_path / "new", simulated=False)
+    assert not (tmp_path / "new").exists()
+
+
+@pytest.mark.parametrize(
+    ("error", "verdict"), [(0.5, "is 0.50 times that of linear interpolation: better"), (1.25, "1.25 times")]
+)
+def test_the_first_line_of_the_scores_says_whether_interpolation_is_beaten(tmp_path, error, verdict):
+    text = write(tmp_path, reconstruction=reconstruction_scores(error))
+    assert verdict in text
+    assert ("**not better**" in text) == (error > 1)
+
+
+def test_what_is_not_given_is_left_out(tmp_path):
+    text = write(tmp_path, classification=None, examples=None, split=None)
+    assert "Groups" not in text and "Split" not in text and ".png" not in text
+    assert [path.name for path in tmp_path.iterdir()] == ["summary.md"]
+
+
+def test_text_of_strangers_stays_text(tmp_path):
+    hostile = "<script>alert(1)</script> | [x](http://y)\n# `c` \x1b[31m"
+    text = write(tmp_path, split={"train": [hostile]}, title=hostile)
+    assert not re.search(r"(?<!\\)[<\[`](?=script|x|c)", text) and "\x1b" not in text
+    row = next(line for line in text.splitlines() if line.startswith("| train"))
+    assert len(re.findall(r"(?<!\\)\|", row)) == 4
+
+
+@pytest.mark.parametrize(
+    ("text", "escaped"),
+    [
+        ("S71-M1.a", "S71-M1.a"),
+        ("a_b*c", r"a\_b\*c"),
+        ("1. x", r"1\. x"),
+        ("- x", r"\- x"),
+        ("www.x.org", r"www\.x.org"),
+        ("&lt;", r"\&lt\;"),
+        ("a\r\n\tb\u200b", "a b"),
+        ("x" * 100, "x" * 59 + "…"),
+    ],
+)
+def test_markdown_is_escaped(text, escaped):
+    assert escape_markdown(text) == escaped
+
+
+def test_a_command_with_backticks_does_not_end_its_block(tmp_path):
+    assert "````\nneurt ```\n````" in write(tmp_path, command="neurt ```")
+
+
+def test_the_figure_of_windows_has_seconds_shades_and_both_predictions():
+    figure = reconstruction_figure([example(), example(None)], simulated=False)
+    in_seconds, in_frames = figure.axes
+    assert (in_seconds.get_xlabel(), in_frames.get_xlabel()) == ("time (s)", "frame")
+    truth, interpolation, model = in_seconds.lines
+    assert truth.get_xdata()[-1] == pytest.approx(39 / 5)
+    assert np.flatnonzero(~np.isnan(model.get_ydata())).tolist() == [0, 10, 11, 12, 39]
+    assert interpolation.get_linestyle() != model.get_linestyle()
+    assert interpolation.get_marker() != model.get_marker()
+    spans = [(patch.get_x(), patch.get_x() + patch.get_width()) for patch in in_seconds.patches]
+    assert np.array(spans) == pytest.approx(np.array([[-0.1, 0.1], [1.9, 2.5], [7.7, 7.9]]))
+
+
+def test_the_figure_of_subjects_shows_each_one_with_its_group():
+    panel = subjects_figure(classification_scores()).axes[0]
+    groups = [line for line in panel.lines if line.get_marker() in "os"]
+    assert [sorted(line.get_ydata()) for line in groups] == [[-1.5, 0.5], [-0.5, 1.5]]
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["wild type\nn = 2", "5xFAD\nn = 2"]
+    assert panel.get_ylabel() == "Mean log-odds of 5xFAD"
+    assert panel.get_title() == "4 simulated subjects: AUC 0.75, accuracy 0.50"
+
+
+def test_three_groups_show_margins_and_a_missing_auc_is_said():
+    panel = subjects_figure(classification_scores(("a", "b", "$c$"), auc=float("nan"))).axes[0]
+    assert "own class" in panel.get_ylabel()
+    assert "AUC not defined" in panel.get_title()
+    assert panel.get_xticklabels()[2].get_text() == "\\$c\\$\nn = 1"
+
+
+def test_figures_are_the_same_bytes_each_time_and_are_images(tmp_path):
+    write(tmp_path / "one")
+    write(tmp_path / "two")
+    for name in ("reconstruction.png", "subjects.png"):
+        first, second = (tmp_path / folder / name for folder in ("one", "two"))
+        assert first.read_bytes() == second.read_bytes()
+        assert matplotlib.image.imread(first).std() > 0.01
+
+
+def test_a_failure_leaves_the_old_summary_and_no_partial_file(tmp_path, monkeypatch):
+    before = write(tmp_path)
+    monkeypatch.setattr("os.replace", lambda *paths: (_ for _ in ()).throw(OSError("no space left")))
+    with pytest.raises(OSError, match="no space"):
+        write(tmp_path, title="Another")
+    assert (tmp_path / "summary.md").read_text("utf-8") == before
+    assert not list(tmp_path.glob(".*"))
