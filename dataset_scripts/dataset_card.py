@@ -61,6 +61,9 @@ def _contents(files: Sequence[Mapping[str, Any]]) -> str:
         neurons, placed = (sum(entry[key] for entry in part) for key in ("neurons", "neurons_with_positions"))
         frames, rates = (_range(entry[key] for entry in part) for key in ("frames", "sampling_rate"))
         lines.append(f"| {split} | {len(part)} | {subjects} | {neurons} | {placed} | {frames} | {rates} |")
+    few = [entry["recording_id"] for entry in files if not entry["neighbour_channels"]]
+    if few:
+        lines += ["", f"With fewer than five neurons with positions, so without neighbour channels: {_some(few)}."]
     return "\n".join(lines)
 
 

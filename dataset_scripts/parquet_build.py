@@ -24,9 +24,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 
 from .dataset_card import render_card
-from .recording import Recording
+from .recording import SPLITS, Recording
 
-SPLITS = ("train", "validation", "test")
 SCHEMA = pa.schema(
     [
         ("recording_id", pa.string()),
@@ -87,9 +86,8 @@ class BuildSummary:
 
     @property
     def without_neighbour_channels(self) -> tuple[str, ...]:
-        """Recordings with too few positions for neighbour channels; they are passed over when windows are made."""
-        few = (e for e in self.files if e["neurons_with_positions"] < MIN_NEURONS_WITH_POSITIONS)
-        return tuple(entry["recording_id"] for entry in few)
+        """Recordings with too few positions for neighbour channels."""
+        return tuple(entry["recording_id"] for entry in self.files if not entry["neighbour_channels"])
 
 
 def write_build(
@@ -275,6 +273,7 @@ def _check_names(recording: Recording) -> None:
 
 
 def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
+    placed = int(_has_position(recording).sum())
     return {
         "recording_id": recording.recording_id,
         "split": split,
@@ -282,7 +281,8 @@ def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
         "subject_id": recording.subject_id,
         "session_id": recording.session_id,
         "neurons": recording.num_neurons,
-        "neurons_with_positions": int(_has_position(recording).sum()),
+        "neurons_with_positions": placed,
+        "neighbour_channels": placed >= MIN_NEURONS_WITH_POSITIONS,
         "coordinate_unit": recording.coordinate_unit,
         "frames": recording.num_frames,
         "sampling_rate": float(recording.sampling_rate),

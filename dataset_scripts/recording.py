@@ -8,6 +8,7 @@ import numpy as np
 
 TRACE_KINDS = ("fluorescence", "dff", "denoised", "deconvolved", "events")
 COORDINATE_UNITS = ("um", "px")
+SPLITS = ("train", "validation", "test")
 
 
 @dataclasses.dataclass(frozen=True, eq=False)

@@ -1,1 +1,40 @@
-"""One small reader per file format: a path in, an iterator of `Recording`s out."""
+"""Readers: one per file format. To add one, write its `find` and `read` and name it in `READERS`."""
+
+from pathlib import Path
+
+from .arrays import NPZ
+from .source import Found, Reader
+from .suite2p import SUITE2P
+from .tables import CSV
+
+READERS: dict[str, Reader] = {"suite2p": SUITE2P, "npz": NPZ, "csv": CSV}
+
+
+def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
+    """Find what can be read at or below a path.
+
+    Args:
+        path: A file or folder.
+        format: A name in `READERS`, or "auto" for the one format that is there.
+
+    Returns:
+        The name of the format, and what its reader found.
+
+    Raises:
+        ValueError: If there is nothing to read, or files of several formats.
+    """
+    if not path.exists():
+        raise ValueError(f"{path}: expected a file or folder to import, found nothing there; check the path")
+    if format != "auto" and format not in READERS:
+        raise ValueError(f"--format: expected auto, {', '.join(READERS)}, got {format!r}")
+    names = READERS if format == "auto" else [format]
+    found = {name: READERS[name].find(path) for name in names}
+    readable = [name for name in found if found[name].sources]
+    if len(readable) == 1:
+        return readable[0], found[readable[0]]
+    if readable:
+        several = ", ".join(f"{name} ({len(found[name].sources)})" for name in readable)
+        raise ValueError(f"{path}: expected files of one format, found {several}; choose one with --format")
+    reasons = [f"{file}: {why}" for each in found.values() for file, why in each.passed_over]
+    hint = f" ({reasons[0]})" if reasons else ""
+    raise ValueError(f"{path}: expected recordings as {', '.join(names)}, found none{hint}")

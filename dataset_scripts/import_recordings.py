@@ -1,0 +1,233 @@
+"""Import recordings of any known format into a Parquet build: find, read, check, write, and say what was done."""
+
+import dataclasses
+import os
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from .metadata import Facts, match_metadata, read_metadata
+from .parquet_build import MIN_NEURONS_WITH_POSITIONS, BuildSummary, write_build
+from .readers import READERS, detect
+from .readers.source import NothingUsable, Source
+from .recording import Recording
+
+MIN_FRAMES = 32
+"""Fewer frames hold too little to mask and to fill."""
+
+
+@dataclasses.dataclass(frozen=True)
+class ImportSummary:
+    """What an import did.
+
+    Args:
+        format: The reader that was used.
+        build: What was written.
+        dropped: What was left out of the build and why, as in its manifest.
+        notes: What was assumed or is worth knowing.
+    """
+
+    format: str
+    build: BuildSummary
+    dropped: tuple[Mapping[str, Any], ...]
+    notes: tuple[str, ...]
+
+    def __str__(self) -> str:
+        files = self.build.files
+        placed = sum(entry["neurons_with_positions"] for entry in files)
+        units = sorted({entry["coordinate_unit"].replace("um", "µm") for entry in files if entry["coordinate_unit"]})
+        positions = f"{placed} with positions" + (f" in {' or '.join(units)}" if units else "")
+        lines = [
+            f"imported {_count(len(files), 'recording')} ({self.format}) of "
+            f"{_count(len({entry['subject_id'] for entry in files}), 'subject')}",
+            f"neurons: {self.build.num_neurons}, {positions}",
+            f"frames: {self.build.num_frames} in all, {_range(e['frames'] for e in files)} a recording",
+            f"sampling rate: {_range(e['sampling_rate'] for e in files)} Hz",
+            f"traces: {', '.join(sorted({e['trace_kind'] for e in files}))}",
+            f"split: {', '.join(f'{n} {name}' for name, n in sorted(Counter(e['split'] for e in files).items()))}",
+            *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
+            *(f"note: {note}" for note in self.notes),
+            f"build: {self.build.folder}",
+        ]
+        return "\n".join(lines)
+
+
+def import_recordings(
+    path: str | os.PathLike,
+    output: str | os.PathLike,
+    *,
+    format: str = "auto",
+    metadata: str | os.PathLike | None = None,
+    sampling_rate: float | None = None,
+    um_per_pixel: float | None = None,
+    subject: str | None = None,
+    trace_kind: str | None = None,
+    positions: str | None = None,
+    neuropil_coefficient: float | None = None,
+    all_rois: bool = False,
+) -> ImportSummary:
+    """Import the recordings at or below a path into a Parquet build, or add them to it.
+
+    What a row of `metadata` says about a file wins over the flags, and both win over what the file says itself.
+
+    Args:
+        path: A file or folder, see the readers for what they know.
+        output: The build.
+        format: A name in `READERS`, or "auto".
+        metadata: A table as `read_metadata` reads it.
+        sampling_rate: Frames per second (Hz) of every file without a row that says so.
+        um_per_pixel: Edge of a pixel in µm; without it, positions in pixels stay in pixels.
+        subject: The animal in every file without a row that says so.
+        trace_kind: What the traces are (arrays), or how to make them (suite2p: "dff" or "fluorescence").
+        positions: CSV file of positions beside a CSV table.
+        neuropil_coefficient: Share of the neuropil that is subtracted; suite2p only, 0.7 by default.
+        all_rois: Keep rejected ROIs too; suite2p only.
+
+    Returns:
+        What was written, left out and assumed.
+
+    Raises:
+        ValueError: On bad input, naming the file; nothing is written then.
+    """
+    options = {"trace_kind": trace_kind, "neuropil_coefficient": neuropil_coefficient, "all_rois": all_rois or None}
+    options = {name: value for name, value in options.items() if value is not None}
+    flags = Facts(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel, subject=subject, positions=positions)
+    _check_flags(flags)
+    format, found = detect(Path(path), format)
+    _check_options(format, options, flags, found.sources)
+    facts = _facts_by_file(found.sources, metadata, flags)
+    tables = {Path(metadata).name if metadata else None} | {fact.positions for fact in facts.values()}
+    dropped = [{"recording_id": file, "why": why} for file, why in found.passed_over if file not in tables]
+    split: dict[str, str] = {}
+    recordings = _read_all(format, found.sources, facts, options, split, dropped)
+    build = write_build(
+        _usable(recordings, dropped),
+        output,
+        split=split,
+        builder="neurt import",
+        parameters={"format": format, "sampling_rate": sampling_rate, "um_per_pixel": um_per_pixel, **options},
+        dropped=dropped,
+    )
+    return ImportSummary(format, build, tuple(dropped), tuple(_notes(build, facts)))
+
+
+def _check_flags(flags: Facts) -> None:
+    for name in ("sampling_rate", "um_per_pixel"):
+        value = getattr(flags, name)
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"--{name.replace('_', '-')}: expected a number above 0, got {value:g}")
+
+
+def _check_options(format: str, options: Mapping[str, Any], flags: Facts, sources: list[Source]) -> None:
+    for name in options:
+        if name not in READERS[format].options:
+            raise ValueError(f"--{name.replace('_', '-')}: expected only with files that know it, got {format} files")
+    if flags.positions and (format != "csv" or len(sources) > 1):
+        raise ValueError(
+            f"--positions: expected one CSV recording, got {len(sources)} of {format}; "
+            "use a column positions in --metadata"
+        )
+
+
+def _facts_by_file(sources: list[Source], metadata: str | os.PathLike | None, flags: Facts) -> dict[str, Facts]:
+    files = [source.file for source in sources]
+    table = match_metadata(read_metadata(metadata), files) if metadata else {}
+    return {file: table.get(file, Facts()).or_else(flags) for file in files}
+
+
+def _read_all(
+    format: str,
+    sources: list[Source],
+    facts: Mapping[str, Facts],
+    options: Mapping[str, Any],
+    split: dict[str, str],
+    dropped: list[dict[str, Any]],
+) -> Iterator[Recording]:
+    for source in tqdm(sources, desc="import", unit="file", disable=None):
+        try:
+            for recording in READERS[format].read(source, facts[source.file], **options):
+                split[recording.recording_id] = facts[source.file].split or "train"
+                yield recording
+        except NothingUsable as nothing:
+            dropped.append({"recording_id": facts[source.file].recording or source.recording, "why": str(nothing)})
+
+
+def _usable(recordings: Iterator[Recording], dropped: list[dict[str, Any]]) -> Iterator[Recording]:
+    """Yield recordings without their constant traces; what is left out is appended to `dropped`."""
+    for recording in recordings:
+        if recording.num_frames < MIN_FRAMES:
+            raise ValueError(
+                f"recording {recording.recording_id!r}: expected at least {MIN_FRAMES} frames, got "
+                f"{recording.num_frames}; leave it out (or, if one row is one neuron, transpose it)"
+            )
+        constant = np.ptp(recording.traces, axis=1) == 0
+        if constant.any():
+            names = [roi for roi, is_constant in zip(recording.roi_ids, constant, strict=True) if is_constant]
+            why = f"{len(names)} of {recording.num_neurons} neurons have a constant trace: roi {_some(names)}"
+            dropped.append({"recording_id": recording.recording_id, "roi_ids": names, "why": why})
+        if not constant.all():
+            yield _only(recording, ~constant) if constant.any() else recording
+
+
+def _only(recording: Recording, kept: np.ndarray) -> Recording:
+    per_neuron = {name: getattr(recording, name) for name in ("traces", "accepted", "centroids", "unit_ids")}
+    return dataclasses.replace(
+        recording,
+        roi_ids=tuple(roi for roi, keep in zip(recording.roi_ids, kept, strict=True) if keep),
+        **{name: None if values is None else values[kept] for name, values in per_neuron.items()},
+    )
+
+
+def _notes(build: BuildSummary, facts: Mapping[str, Facts]) -> Iterator[str]:
+    files = build.files
+    sources = [entry["source"] for entry in files]
+    for note, count in Counter(note for source in sources for note in source["notes"]).items():
+        yield f"{note} ({count} of {_count(len(files), 'recording')})"
+    rejected = sum(source["rois"] - source["accepted_rois"] for source in sources if source.get("accepted_rois"))
+    if rejected:
+        kept = "kept, with accepted = false" if not all(_accepted_only(entry) for entry in files) else "left out"
+        yield f"{rejected} of {sum(source['rois'] for source in sources)} ROIs are rejected in iscell: {kept}"
+    unstated = [e for e in files if facts[e["source"]["file"]].subject is None and e["subject_id"] == e["session_id"]]
+    if unstated:
+        yield f"no subject is stated for {_count(len(unstated), 'recording')}: each session counts as its own subject"
+    yield from _position_notes(build)
+    for subject in sorted({entry["subject_id"] for entry in files}):
+        splits = sorted({entry["split"] for entry in files if entry["subject_id"] == subject})
+        if len(splits) > 1:
+            yield f"subject {subject} stands in {' and '.join(splits)}: no score across them is one on a new animal"
+
+
+def _accepted_only(entry: Mapping[str, Any]) -> bool:
+    return entry["neurons"] <= (entry["source"]["accepted_rois"] or 0)
+
+
+def _position_notes(build: BuildSummary) -> Iterator[str]:
+    pixels = sum(entry["coordinate_unit"] == "px" for entry in build.files)
+    if pixels:
+        yield f"positions are in pixels in {_count(pixels, 'recording')}; --um-per-pixel turns them into µm"
+    nowhere = [entry["recording_id"] for entry in build.files if entry["neurons_with_positions"] == 0]
+    if nowhere:
+        yield f"no positions and so no neighbour channels in {_count(len(nowhere), 'recording')}: {_some(nowhere)}"
+    few = [name for name in build.without_neighbour_channels if name not in nowhere]
+    if few:
+        yield (
+            f"fewer than {MIN_NEURONS_WITH_POSITIONS} neurons with positions in {_count(len(few), 'recording')}, kept in "
+            f"the build and passed over when windows with neighbour channels are made: {_some(few)}"
+        )
+
+
+def _count(number: int, thing: str) -> str:
+    return f"{number} {thing}" + ("" if number == 1 else "s")
+
+
+def _some(names: list[str], limit: int = 10) -> str:
+    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
+
+
+def _range(values: Iterable[float]) -> str:
+    values = sorted(values)
+    return f"{values[0]:.4g}" if values[0] == values[-1] else f"{values[0]:.4g} to {values[-1]:.4g}"

@@ -1,0 +1,148 @@
+"""What every reader shares: the files it found, and how what is stated about a file becomes part of a recording."""
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from ..metadata import Facts
+from ..recording import TRACE_KINDS, Recording
+
+
+class Source(NamedTuple):
+    """One file or folder that a reader can read.
+
+    Args:
+        path: Where it is.
+        file: Its path below the folder that is imported, with forward slashes; its name if it is imported alone.
+        recording: The recording_id if nothing else is stated.
+        session: The session_id if nothing else is stated.
+        field: The number of the plane, where the name tells.
+    """
+
+    path: Path
+    file: str
+    recording: str
+    session: str
+    field: int | None = None
+
+
+class Found(NamedTuple):
+    """What a reader found: sources in reading order, and what it passed over as (file, why)."""
+
+    sources: list[Source]
+    passed_over: list[tuple[str, str]]
+
+
+class Reader(NamedTuple):
+    """A file format: how to find its files, how to read one of them, and the options that reading it knows."""
+
+    find: Callable[[Path], Found]
+    read: Callable[..., Iterator[Recording]]
+    options: frozenset[str]
+
+
+class NothingUsable(ValueError):
+    """A recording has no neuron to keep; an import leaves it out and goes on."""
+
+
+def below(path: Path, root: Path) -> str:
+    """Return the path below the imported folder, or the name where they are the same."""
+    return path.name if path == root else path.relative_to(root).as_posix()
+
+
+def files_with_suffix(root: Path, suffix: str) -> list[Path]:
+    """Return the files with a suffix at or anywhere below a path, hidden ones left out, in order."""
+    if root.is_file():
+        return [root] if root.suffix.lower() == suffix else []
+    found = (path for path in root.rglob("*") if path.suffix.lower() == suffix and path.is_file())
+    return sorted(path for path in found if not any(part.startswith(".") for part in path.relative_to(root).parts))
+
+
+def file_source(path: Path, root: Path) -> Source:
+    """Return the source for a file that holds one recording, named after the file and its folders below the root."""
+    name = "_".join(Path(below(path, root)).with_suffix("").parts)
+    return Source(path, below(path, root), name, name)
+
+
+def identity(source: Source, facts: Facts) -> dict[str, Any]:
+    """Return the arguments of `Recording` that say what was recorded.
+
+    Without a stated subject, every session counts as a subject of its own: the planes of a session stay together.
+    """
+    session = facts.session or facts.recording or source.session
+    return {
+        "recording_id": facts.recording or source.recording,
+        "subject_id": facts.subject or session,
+        "session_id": session,
+        "field": source.field if facts.field is None else facts.field,
+        "indicator": facts.indicator,
+        "brain_area": facts.brain_area,
+        "labels": dict(facts.labels),
+    }
+
+
+def require_finite(traces: np.ndarray, file: str) -> None:
+    """Raise ValueError where traces (N, T) hold NaN or infinite frames."""
+    bad = ~np.isfinite(traces)
+    if bad.any():
+        raise ValueError(
+            f"{file}: expected finite traces, got NaN or infinite values in {bad.any(axis=1).sum()} of {len(bad)} "
+            f"neurons and {bad.any(axis=0).sum()} of {bad.shape[1]} frames; cut these frames out or fill them, or "
+            "leave these neurons out, then import again"
+        )
+
+
+def digest(*arrays: np.ndarray | None) -> str:
+    """Return the sha256 of arrays, their shapes and types: the same numbers in another container agree."""
+    sha = hashlib.sha256()
+    for array in (a for a in arrays if a is not None):
+        sha.update(f"{array.dtype.str}{array.shape}".encode())
+        sha.update(np.ascontiguousarray(array).data)
+    return sha.hexdigest()
+
+
+def missing_rate(file: str, got: str) -> ValueError:
+    """Return the error for a file without a usable frame rate."""
+    return ValueError(
+        f"{file}: expected a sampling rate in Hz, got {got}; pass --sampling-rate or a sampling_rate column in "
+        "--metadata"
+    )
+
+
+def checked_rate(rate: float | None, file: str, without: str) -> float:
+    """Return the sampling rate in Hz; raise ValueError, with what was there instead, where it is none."""
+    if rate is None or not 0 < rate < np.inf:
+        raise missing_rate(file, without if rate is None else f"{rate:g}")
+    return rate
+
+
+def checked_trace_kind(stated: str | None, inside: str | None, file: str) -> str:
+    """Return what the traces are, from the flag or the file; raise ValueError if neither says or they disagree."""
+    if inside and stated and inside != stated:
+        raise ValueError(f"{file}: expected --trace-kind as in the file, {inside!r}, got {stated!r}; leave it out")
+    if (inside or stated) not in TRACE_KINDS:
+        raise ValueError(
+            f"{file}: expected to know what the traces are, got {inside or stated!r}; "
+            f"pass --trace-kind {', '.join(TRACE_KINDS[:-1])} or {TRACE_KINDS[-1]}"
+        )
+    return inside or stated
+
+
+def scaled_centroids(centroids: np.ndarray, unit: str, um_per_pixel: float | None) -> tuple[np.ndarray, str]:
+    """Return positions (N, 2) as float32 and their unit: µm where they are in pixels of known size, else unchanged."""
+    if unit == "px" and um_per_pixel:
+        return (np.asarray(centroids, dtype=np.float64) * um_per_pixel).astype(np.float32), "um"
+    return np.asarray(centroids, dtype=np.float32), unit
+
+
+def cannot_read(path: str | os.PathLike, expected: str, error: Exception) -> ValueError:
+    """Return the error for a file that breaks while it is read."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"{path}: expected {expected}, got a file that cannot be read, perhaps truncated ({reason}); "
+        "copy or export it again"
+    )

@@ -1,0 +1,295 @@
+"""Read what suite2p wrote: plane folders with `F.npy`, or MATLAB files (`Fall.mat`) with the same names inside.
+
+The traces are the ROI's fluorescence less a share of its neuropil, F - 0.7 Fneu, as suite2p itself subtracts it, and
+by default dF/F0 of that.
+"""
+
+import dataclasses
+import re
+from collections.abc import Iterator, Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..metadata import Facts
+from ..recording import Recording
+from ..safe_pickle import load_object_array
+from .matlab import load_matlab, names_in_matlab
+from .source import (
+    Found,
+    NothingUsable,
+    Reader,
+    Source,
+    below,
+    cannot_read,
+    digest,
+    file_source,
+    files_with_suffix,
+    identity,
+    missing_rate,
+    require_finite,
+    scaled_centroids,
+)
+
+_PLANE = re.compile(r"plane(\d+)")
+_NAMES = {"F", "Fneu", "spks", "iscell", "stat", "ops"}
+_PREPARATION = {
+    "dff": "(y - f0) / f0 with y = F - c Fneu and f0 the larger of the 10th percentile of y and 0.1 median(F)",
+    "fluorescence": "F - c Fneu",
+}
+
+
+def read_suite2p(path: str | Path, facts: Facts | None = None, **options: Any) -> Iterator[Recording]:
+    """Read every plane at or below a path.
+
+    Args:
+        path: A plane folder, a suite2p folder, a folder above one, a MATLAB file, or a folder of MATLAB files.
+        facts: What is stated about all of them, for example `Facts(sampling_rate=7.5, um_per_pixel=1.2)`.
+        **options: `trace_kind`, `neuropil_coefficient` and `all_rois`, see `read_plane`.
+
+    Yields:
+        One recording per plane.
+
+    Raises:
+        ValueError: If there is no suite2p output, or as `read_plane` does.
+    """
+    sources = find_suite2p(Path(path)).sources
+    if not sources:
+        raise ValueError(f"{path}: expected suite2p output (plane folders with F.npy, or .mat files), found none")
+    for source in sources:
+        yield from read_plane(source, facts or Facts(), **options)
+
+
+def find_suite2p(root: Path) -> Found:
+    """Find plane folders and MATLAB files at or below a path; each plane once, though it may be there twice."""
+    if root.is_file() and root.name == "F.npy":
+        root = root.parent
+    folders = [path.parent for path in files_with_suffix(root, ".npy") if path.name == "F.npy"]
+    planes = {folder.parent for folder in folders if _PLANE.fullmatch(folder.name)}
+    sources, passed_over = [], []
+    for folder in folders:
+        if folder.name == "combined" and folder.parent in planes:
+            passed_over.append((below(folder, root), "the planes it combines are read one by one"))
+        else:
+            sources.append(_plane_source(folder, root))
+    for path in files_with_suffix(root, ".mat"):
+        if path.parent in folders:
+            passed_over.append((below(path, root), "the .npy files beside it are read"))
+        elif len(names_in_matlab(path) & _NAMES) < 2:
+            passed_over.append((below(path, root), "it holds none of suite2p's F, Fneu, iscell, stat"))
+        elif path.name == "Fall.mat":
+            sources.append(_plane_source(path.parent, root)._replace(path=path, file=below(path, root)))
+        else:
+            sources.append(file_source(path, root))
+    return Found(sorted(sources, key=_reading_order), passed_over)
+
+
+def _reading_order(source: Source) -> tuple[str, int, str]:
+    return source.session, source.field or 0, source.file
+
+
+def _plane_source(folder: Path, root: Path) -> Source:
+    """Name a plane after its folders below the root, or after those above where they only say "suite2p/plane0"."""
+    above, parts = root.resolve(), list(folder.relative_to(root).parts)
+    while above.name and all(part == "suite2p" or _PLANE.fullmatch(part) for part in parts):
+        above, parts = above.parent, [above.name, *parts]
+    parts = [part for part in parts if part != "suite2p"]
+    plane = _PLANE.fullmatch(parts[-1])
+    session = "_".join(parts[:-1] if plane else parts)
+    return Source(folder, below(folder, root), "_".join(parts), session, int(plane[1]) if plane else None)
+
+
+@dataclasses.dataclass(frozen=True)
+class _Plane:
+    """The arrays of one plane as suite2p names them; F and Fneu (N, T), med (N, 2) as (y, x) in pixels."""
+
+    F: np.ndarray
+    Fneu: np.ndarray | None
+    iscell: np.ndarray | None
+    med: np.ndarray | None
+    planes: set[int]
+    ops: Mapping[str, Any]
+    dt: float | None = None
+
+
+def read_plane(
+    source: Source,
+    facts: Facts,
+    *,
+    trace_kind: str = "dff",
+    neuropil_coefficient: float = 0.7,
+    all_rois: bool = False,
+) -> Iterator[Recording]:
+    """Read one plane.
+
+    Args:
+        source: A plane folder or MATLAB file.
+        facts: What is stated about it. A stated sampling rate wins over the one in the file.
+        trace_kind: "dff" is (y - f0) / f0 with y = F - c Fneu and f0 the 10th percentile of y over the recording, but
+            at least a tenth of the median of F, which keeps the division sane where the neuropil is as bright as the
+            cell. "fluorescence" is y. One baseline for the whole recording, since a running one removes slow activity
+            and depends on a window length; it leaves bleaching and drift in.
+        neuropil_coefficient: c, suite2p's default 0.7.
+        all_rois: Keep the ROIs that suite2p or its user rejected too; `accepted` says which those are.
+
+    Raises:
+        ValueError: If a file is missing, damaged or of another shape, values are not finite, or there is no rate.
+    """
+    if trace_kind not in _PREPARATION:
+        raise ValueError(f"--trace-kind: expected {' or '.join(_PREPARATION)} for suite2p, got {trace_kind!r}")
+    if not 0 <= neuropil_coefficient <= 1:
+        raise ValueError(f"--neuropil-coefficient: expected a number from 0 to 1, got {neuropil_coefficient}")
+    plane = _read_matlab(source.path) if source.path.is_file() else _read_folder(source.path)
+    _check_shapes(plane, source.file, needs_neuropil=neuropil_coefficient > 0, needs_iscell=not all_rois)
+    rate, rate_from, notes = _sampling_rate(plane, facts, source.file)
+    kept = np.arange(len(plane.F)) if all_rois else np.flatnonzero(plane.iscell)
+    if not len(kept):
+        raise NothingUsable(f"none of its {len(plane.F)} ROIs is accepted in iscell")
+    F = np.asarray(plane.F[kept], dtype=np.float32)
+    Fneu = np.asarray(plane.Fneu[kept], dtype=np.float32) if neuropil_coefficient > 0 else np.zeros((1, 1), np.float32)
+    require_finite(F, f"{source.file} (F)")
+    require_finite(Fneu, f"{source.file} (Fneu)")
+    corrected = F - np.float32(neuropil_coefficient) * Fneu
+    med = None if plane.med is None else plane.med[kept]
+    centroids, unit = (None, None) if med is None else scaled_centroids(med[:, ::-1], "px", facts.um_per_pixel)
+    yield Recording(
+        traces=_dff(corrected, F, source.file) if trace_kind == "dff" else corrected,
+        sampling_rate=rate,
+        roi_ids=tuple(str(roi) for roi in kept),
+        centroids=centroids,
+        coordinate_unit=unit,
+        trace_kind=trace_kind,
+        accepted=None if plane.iscell is None else plane.iscell[kept],
+        segment_starts=_segment_starts(plane),
+        source={
+            "file": source.file,
+            "format": "suite2p",
+            "rois": len(plane.F),
+            "accepted_rois": None if plane.iscell is None else int(plane.iscell.sum()),
+            "trace": _PREPARATION[trace_kind],
+            "neuropil_coefficient": neuropil_coefficient,
+            "sampling_rate_from": rate_from,
+            "um_per_pixel": facts.um_per_pixel,
+            "sha256": digest(F, Fneu, med),
+            "notes": notes,
+        },
+        **identity(source, facts),
+    )
+
+
+def _dff(corrected: np.ndarray, F: np.ndarray, file: str) -> np.ndarray:
+    f0 = np.percentile(corrected, 10, axis=1, keepdims=True)
+    f0 = np.maximum(f0, 0.1 * np.median(F, axis=1, keepdims=True))
+    if (f0 <= 0).any():
+        raise ValueError(
+            f"{file}: expected fluorescence above 0 to divide by, got a baseline at or below 0 in {(f0 <= 0).sum()} "
+            f"of {len(f0)} neurons; pass --trace-kind fluorescence"
+        )
+    return ((corrected - f0) / f0).astype(np.float32)
+
+
+def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, str, list[str]]:
+    in_file = float(np.ravel(plane.ops.get("fs", 0.0))[0])
+    if facts.sampling_rate:
+        differs = in_file > 0 and not np.isclose(in_file, facts.sampling_rate, rtol=1e-3)
+        return facts.sampling_rate, "stated", ["ops.fs is not the stated sampling rate, which was used"] * differs
+    if not in_file > 0 or not np.isfinite(in_file):
+        raise missing_rate(file, "none in its ops" if "fs" not in plane.ops else f"ops.fs = {in_file:g}")
+    if plane.dt and not np.isclose(in_file * plane.dt, 1, rtol=1e-3):
+        raise missing_rate(file, f"ops.fs = {in_file:g} Hz but dt = {plane.dt:g} s, which is {1 / plane.dt:.6g} Hz")
+    return in_file, "ops.fs", []
+
+
+def _segment_starts(plane: _Plane) -> tuple[int, ...]:
+    # suite2p strings the movies of several folders together; nothing runs on from one to the next.
+    counts = np.ravel(plane.ops.get("frames_per_folder", ())).astype(int)
+    if len(counts) < 2 or counts.sum() != plane.F.shape[1] or (counts <= 0).any():
+        return (0,)
+    return (0, *np.cumsum(counts)[:-1].tolist())
+
+
+def _check_shapes(plane: _Plane, file: str, *, needs_neuropil: bool, needs_iscell: bool) -> None:
+    if plane.F.ndim != 2:
+        raise ValueError(f"{file}: expected F of shape (ROIs, frames), got shape {plane.F.shape}")
+    if needs_neuropil and plane.Fneu is None:
+        raise ValueError(f"{file}: expected Fneu beside F, found none; pass --neuropil-coefficient 0 to go without")
+    if needs_iscell and plane.iscell is None:
+        raise ValueError(f"{file}: expected iscell, which says the accepted ROIs, found none; pass --all-rois")
+    if needs_neuropil and plane.Fneu.shape != plane.F.shape:
+        raise ValueError(f"{file}: expected Fneu of the shape of F {plane.F.shape}, got {plane.Fneu.shape}")
+    for name, values in (("iscell", plane.iscell), ("stat", plane.med)):
+        if values is not None and len(values) != len(plane.F):
+            turned = " (F looks transposed)" if len(values) == plane.F.shape[1] else ""
+            raise ValueError(f"{file}: expected {len(plane.F)} entries in {name}, got {len(values)}{turned}")
+    if len(plane.planes) > 1:
+        raise ValueError(
+            f"{file}: expected one plane, got {len(plane.planes)} laid side by side, where distances mean nothing; "
+            "import the plane folders"
+        )
+
+
+def _read_folder(folder: Path) -> _Plane:
+    ops = {}
+    # suite2p 1.x may leave ops.npy away and split it in two.
+    for name in ("db.npy", "settings.npy", "ops.npy"):
+        if (folder / name).exists():
+            ops |= _dictionary(folder / name)
+    stat = load_object_array(folder / "stat.npy") if (folder / "stat.npy").exists() else None
+    iscell = _array(folder / "iscell.npy")
+    return _Plane(
+        F=_array(folder / "F.npy"),
+        Fneu=_array(folder / "Fneu.npy"),
+        iscell=None if iscell is None else _first_column(iscell) > 0,
+        med=None if stat is None else _medians(stat, folder / "stat.npy"),
+        planes=set() if stat is None else {int(roi.get("iplane", 0)) for roi in stat},
+        ops=ops,
+    )
+
+
+def _read_matlab(path: Path) -> _Plane:
+    found = load_matlab(path, {*_NAMES, "dt"} - {"spks"})
+    if "F" not in found:
+        raise cannot_read(path, "F, Fneu, iscell and stat as suite2p saves them", ValueError("there is no F in it"))
+    stat = None if "stat" not in found else [vars(roi) for roi in np.atleast_1d(found["stat"])]
+    dt = found.get("dt")
+    return _Plane(
+        F=np.atleast_2d(found["F"]),
+        Fneu=np.atleast_2d(found["Fneu"]) if "Fneu" in found else None,
+        iscell=_first_column(np.atleast_2d(found["iscell"])) > 0 if "iscell" in found else None,
+        med=None if stat is None else _medians(stat, path),
+        planes=set() if stat is None else {int(roi.get("iplane", 0)) for roi in stat},
+        ops=vars(found["ops"]) if "ops" in found else {},
+        dt=float(dt) if np.size(dt) == 1 and isinstance(dt, int | float) else None,
+    )
+
+
+def _first_column(iscell: np.ndarray) -> np.ndarray:
+    return iscell[:, 0] if iscell.ndim == 2 else iscell
+
+
+def _array(path: Path) -> np.ndarray | None:
+    if not path.exists():
+        return None
+    try:
+        # Mapped, so that the rows of rejected ROIs are never read.
+        return np.load(path, mmap_mode="r", allow_pickle=False)
+    except (ValueError, OSError, EOFError) as error:
+        raise cannot_read(path, "an array of numbers", error) from error
+
+
+def _dictionary(path: Path) -> dict[str, Any]:
+    array = load_object_array(path)
+    if array.shape != () or not isinstance(array.item(), dict):
+        raise ValueError(f"{path}: expected a dictionary of settings as suite2p saves it, got an array {array.shape}")
+    return array.item()
+
+
+def _medians(stat: Any, path: Path) -> np.ndarray:
+    try:
+        return np.array([np.ravel(roi["med"]) for roi in stat], dtype=np.float64).reshape(-1, 2)
+    except (KeyError, TypeError, ValueError) as error:
+        raise ValueError(f'{path}: expected "med" (y, x) for each ROI in stat, got something else') from error
+
+
+SUITE2P = Reader(find_suite2p, read_plane, frozenset({"trace_kind", "neuropil_coefficient", "all_rois"}))
