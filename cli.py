@@ -50,7 +50,7 @@ def simulate(
     duration: Annotated[float, _in_recording(help="Length in seconds.")] = 300.0,
     sampling_rate: Annotated[float, _in_recording(help="Frames per second (Hz).")] = 5.0,
     indicator: Annotated[str, _in_recording(help="GCaMP6s or GCaMP6f.")] = "GCaMP6s",
-    noise: Annotated[float, _in_recording(help="Median white noise in dF/F per √Hz.")] = 0.053,
+    noise: Annotated[float, _in_recording(help="Median white noise in dF/F per √Hz.")] = 0.048,
     drift: Annotated[float, _in_recording(help="Standard deviation of slow drift in dF/F.")] = 0.07,
     neuropil: Annotated[float, _in_recording(help="Share of the surroundings' signal that leaks in.")] = 0.2,
     effect_size: Annotated[float, _in_effect(help="Planted neurons fire at 1 + this times their rate.")] = 2.0,

@@ -174,14 +174,24 @@ def simulate_spikes(config: SimulationConfig, place: Place, population: Populati
 
     The first W frames, which last `WARM_UP` s, precede the recording.
     """
-    frames = round(WARM_UP * config.sampling_rate) + config.frames
-    generator = _generator(config, "latents", place.mouse, place.session)
-    latents = smooth_noise((config.latents, frames), config.latent_time, config.sampling_rate, generator)
-    rates = modulated_rates(population.rates, population.loadings, latents, population.coupling)
+    drive = _drive(config, place, population.loadings)
+    rates = modulated_rates(population.rates, drive, population.coupling)
     if group == "planted":
         rates = hyperactivity(rates, population.planted, config.effect_size)
     generator = _generator(config, "spikes", place.mouse, place.session, place.field)
     return generator.poisson(rates / config.sampling_rate)
+
+
+def _drive(config, place, loadings):
+    """What modulates the neurons, (N, W + T) of unit variance: the session's latents and each neuron's own."""
+    frames = round(WARM_UP * config.sampling_rate) + config.frames
+    session = _generator(config, "latents", place.mouse, place.session)
+    field = _generator(config, "private drive", place.mouse, place.session, place.field)
+    latents, private = (
+        smooth_noise((count, frames), config.drive_time, config.sampling_rate, generator)
+        for count, generator in ((config.latents, session), (len(loadings), field))
+    )
+    return np.sqrt(config.shared_drive) * (loadings @ latents) + np.sqrt(1 - config.shared_drive) * private
 
 
 def hyperactivity(rates: np.ndarray, planted: np.ndarray, effect_size: float) -> np.ndarray:
@@ -256,7 +266,7 @@ def _roi_ids(config):
     return tuple(str(number) for number in range(1, _num_rois(config) + 1))
 
 
-_STREAMS = ("mouse", "neurons", "latents", "spikes", "noise")
+_STREAMS = ("mouse", "neurons", "latents", "private drive", "spikes", "noise")
 
 
 def _generator(config, stream: str, mouse: int, session: int = 0, field: int = 0) -> np.random.Generator:

@@ -71,12 +71,12 @@ def smooth_noise(shape: tuple[int, int], time_constant: float, sampling_rate: fl
     return lfilter([1.0], [1.0, -decay], steps, axis=-1)
 
 
-def modulated_rates(base_rates: np.ndarray, loadings: np.ndarray, latents: np.ndarray, coupling: float) -> np.ndarray:
-    """Return firing rates (N, T) in Hz: `base_rates` (N,) times exp(coupling × drive), whose mean over time is 1.
+def modulated_rates(base_rates: np.ndarray, drive: np.ndarray, coupling: float) -> np.ndarray:
+    """Return firing rates (N, T) in Hz: `base_rates` (N,) times exp(coupling × drive), scaled to a mean of 1.
 
-    The drive `loadings` (N, K) @ `latents` (K, T) has unit variance, hence the term that keeps the mean.
+    The drive (N, T) is Gaussian with unit variance, hence the term that keeps the mean.
     """
-    return base_rates[:, None] * np.exp(coupling * (loadings @ latents) - coupling**2 / 2)
+    return base_rates[:, None] * np.exp(coupling * drive - coupling**2 / 2)
 
 
 def calcium(spikes: np.ndarray, rise: float, decay: float, sampling_rate: float) -> np.ndarray:

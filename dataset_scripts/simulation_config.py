@@ -15,7 +15,7 @@ MIN_FRAMES = 32
 """Shorter recordings are refused when windows are made."""
 
 _COUNTS = {"subjects_per_group": 1, "sessions": 1, "fields": 1, "neurons": 1, "artifacts": 0, "latents": 1, "seed": 0}
-_POSITIVE = ("duration", "sampling_rate", "min_distance", "rate", "latent_length", "latent_time")
+_POSITIVE = ("duration", "sampling_rate", "min_distance", "rate", "latent_length", "drive_time")
 _POSITIVE += ("amplitude", "drift_time", "neuropil_length")
 _NOT_NEGATIVE = ("rate_spread", "coupling", "amplitude_spread", "noise", "noise_spread", "drift", "neuropil")
 _NOT_NEGATIVE += ("mouse_spread",)
@@ -40,8 +40,9 @@ class SimulationConfig:
         rate_spread: Spread of firing rates over neurons.
         latents: Number of latent factors shared by the neurons of a session.
         latent_length: Distance in µm over which a latent's influence changes.
-        latent_time: Time constant of the latents in s.
-        coupling: Strength of the latents: the spread over time of each neuron's firing rate.
+        shared_drive: Share of the variance of a neuron's drive that comes from the latents, 0 to 1.
+        drive_time: Time constant of the drive, shared or a neuron's own, in s.
+        coupling: Strength of the drive: the spread over time of each neuron's firing rate.
         amplitude: Median peak response to one spike in dF/F.
         amplitude_spread: Spread of amplitudes over neurons.
         noise: Median white noise in dF/F per √Hz: its standard deviation in a frame is noise × √sampling_rate.
@@ -69,16 +70,17 @@ class SimulationConfig:
     indicator: str = "GCaMP6s"
     field_of_view: tuple[float, float] = (300.0, 240.0)
     min_distance: float = 9.0
-    rate: float = 0.13
+    rate: float = 0.1
     rate_spread: float = 1.3
     latents: int = 8
     latent_length: float = 40.0
-    latent_time: float = 1.0
-    coupling: float = 1.0
+    shared_drive: float = 0.5
+    drive_time: float = 3.0
+    coupling: float = 1.4
     amplitude: float = 0.25
-    amplitude_spread: float = 0.5
-    noise: float = 0.053
-    noise_spread: float = 0.3
+    amplitude_spread: float = 0.7
+    noise: float = 0.048
+    noise_spread: float = 0.5
     drift: float = 0.07
     drift_time: float = 60.0
     neuropil: float = 0.2
@@ -97,7 +99,8 @@ class SimulationConfig:
             self._check(name, Real, getattr(self, name), "a finite number of at least 0", 0)
         for size in self.field_of_view:
             self._check("field_of_view", Real, size, "a width and a height in µm above 0", math.ulp(0.0))
-        self._check("effect_share", Real, self.effect_share, "a share from 0 to 1", 0, 1)
+        for name in ("shared_drive", "effect_share"):
+            self._check(name, Real, getattr(self, name), "a share from 0 to 1", 0, 1)
         never_silent = "a number above -1, for planted rates are multiplied by 1 + effect_size"
         self._check("effect_size", Real, self.effect_size, never_silent, math.nextafter(-1, 0))
         if self.indicator not in INDICATORS:
