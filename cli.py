@@ -92,6 +92,50 @@ def simulate(
     print(f"saved to {output}")
 
 
+@app.command("import")
+def import_(
+    path: Annotated[Path, typer.Argument(help="A file, or a folder that is searched: suite2p output, .npz or .csv.")],
+    output: Annotated[Path, typer.Option(help="The build (a folder): new, or one to add to.")],
+    file_format: Annotated[str, typer.Option("--format", help="auto, suite2p, npz or csv.")] = "auto",
+    metadata: Annotated[
+        Path | None, typer.Option(help="recordings.csv: one row per file; wins over the flags.")
+    ] = None,
+    sampling_rate: Annotated[float | None, typer.Option(help="Frames per second (Hz), wins over the files.")] = None,
+    um_per_pixel: Annotated[float | None, typer.Option(help="Edge of a pixel in µm; without it pixels stay.")] = None,
+    subject: Annotated[str | None, typer.Option(help="The animal, if it is one for all files.")] = None,
+    positions: Annotated[str | None, typer.Option(help="CSV of positions beside a CSV recording.")] = None,
+    trace_kind: Annotated[
+        str | None,
+        typer.Option(
+            help="suite2p: dff or fluorescence, how to make the traces. Arrays: what they are, fluorescence, dff, "
+            "denoised, deconvolved or events.",
+            show_default="dff for suite2p",
+        ),
+    ] = None,
+    neuropil_coefficient: Annotated[
+        float | None, typer.Option(help="Share of the neuropil to subtract; suite2p only.", show_default="0.7")
+    ] = None,
+    all_rois: Annotated[bool, typer.Option("--all-rois", help="Keep rejected ROIs too; suite2p only.")] = False,
+) -> None:
+    """Import recordings into a Parquet build, which datasets.load_dataset opens and neurt trains on."""
+    from .dataset_scripts.import_recordings import import_recordings
+
+    summary = import_recordings(
+        path,
+        output,
+        format=file_format,
+        metadata=metadata,
+        sampling_rate=sampling_rate,
+        um_per_pixel=um_per_pixel,
+        subject=subject,
+        positions=positions,
+        trace_kind=trace_kind,
+        neuropil_coefficient=neuropil_coefficient,
+        all_rois=all_rois,
+    )
+    print(summary)
+
+
 def main() -> None:
     """Run the command line; bad input ends with one plain line and exit code 2."""
     try:

@@ -215,8 +215,8 @@ def _position_notes(build: BuildSummary) -> Iterator[str]:
     few = [name for name in build.without_neighbour_channels if name not in nowhere]
     if few:
         yield (
-            f"fewer than {MIN_NEURONS_WITH_POSITIONS} neurons with positions in {_count(len(few), 'recording')}, kept in "
-            f"the build and passed over when windows with neighbour channels are made: {_some(few)}"
+            f"fewer than {MIN_NEURONS_WITH_POSITIONS} neurons with positions in {_count(len(few), 'recording')}, kept "
+            f"in the build and passed over when windows with neighbour channels are made: {_some(few)}"
         )
 
 
