@@ -2,7 +2,7 @@
 
 The mouse is the statistical unit: rates, amplitudes, noise, coupling and decay time vary from mouse to mouse, in both
 groups alike. Every draw has its own generator, addressed by what is drawn, mouse, session and field. So adding mice or
-sessions changes none of the others, and planting an effect changes nothing but the spikes it touches.
+sessions changes none of the others, and planting an effect changes the spikes of planted neurons only.
 """
 
 import contextlib
@@ -178,8 +178,9 @@ def simulate_spikes(config: SimulationConfig, place: Place, population: Populati
     rates = modulated_rates(population.rates, drive, population.coupling)
     if group == "planted":
         rates = hyperactivity(rates, population.planted, config.effect_size)
-    generator = _generator(config, "spikes", place.mouse, place.session, place.field)
-    return generator.poisson(rates / config.sampling_rate)
+    # A generator for each neuron: more spikes of one shift the draws of no other.
+    generators = _generator(config, "spikes", place.mouse, place.session, place.field).spawn(len(rates))
+    return np.stack([rng.poisson(row / config.sampling_rate) for rng, row in zip(generators, rates, strict=True)])
 
 
 def _drive(config, place, loadings):
