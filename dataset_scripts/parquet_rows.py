@@ -156,7 +156,7 @@ def _read_traces(file: pq.ParquetFile) -> np.ndarray:
 
 def _recording_of(rows: pa.Table, traces: np.ndarray, source: Mapping[str, Any]) -> Recording:
     first = rows.slice(0, 1).to_pylist()[0]
-    names = {field.name for field in dataclasses.fields(Recording)} & set(first)
+    names = {field.name for field in dataclasses.fields(Recording)} & set(SCHEMA.names)
     fixed = {name: first[name] for name in names - {"accepted", "segment_starts"}}
     labels = {name: first[name] for name in rows.column_names if name not in SCHEMA.names and first[name] is not None}
     centroids, unit = _centroids_of(rows)
