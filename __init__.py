@@ -12,8 +12,9 @@ from transformers import (
 )
 
 from .configuration_neurt import NeurtConfig
+from .masking import MaskedSignalCollator
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
-from .processing_neurt import MaskedSignalCollator, NeurtProcessor
+from .processing_neurt import NeurtProcessor
 
 __version__ = "0.1.0"
 

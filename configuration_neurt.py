@@ -37,6 +37,7 @@ class NeurtConfig(PreTrainedConfig):
         readout: How `embeddings` combine over layers: the "last" one, or their "sum".
         use_mask_token: Add a learned vector to hidden frames, weighted by their share of hidden channels.
         use_mask_indicator: Give the model one more input per channel, 1 where the value is hidden.
+        pretraining_subjects: Animals that pretraining has seen; an evaluation that meets one of them says so.
 
     Example:
         >>> from neurt import NeurtConfig, NeurtForMaskedSignalModeling
@@ -62,6 +63,7 @@ class NeurtConfig(PreTrainedConfig):
     readout: str = "last"
     use_mask_token: bool = True
     use_mask_indicator: bool = True
+    pretraining_subjects: list[str] | None = None
 
     def __post_init__(self, **kwargs):
         kwargs["auto_map"] = dict(AUTO_MAP)
