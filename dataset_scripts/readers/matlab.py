@@ -1,5 +1,6 @@
 """Read MATLAB files with plain errors for those that cannot be read."""
 
+import struct
 from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,8 @@ def names_in_matlab(path: Path) -> set[str]:
     if h5py.is_hdf5(path):
         with h5py.File(path) as file:
             return set(file)
+    if _is_cut_short(path):
+        raise cannot_read(path, "a MATLAB file", ValueError("it ends in the middle of a variable"))
     return {name for name, *_ in _guarded(scipy.io.whosmat, path)}
 
 
@@ -29,6 +32,21 @@ def load_matlab(path: Path, names: Iterable[str]) -> dict[str, Any]:
     options = {"variable_names": list(names), "squeeze_me": True, "struct_as_record": False}
     found = _guarded(scipy.io.loadmat, path, **options)
     return {name: value for name, value in found.items() if not name.startswith("__")}
+
+
+def _is_cut_short(path: Path) -> bool:
+    """Walk over the variables of a version 5 to 7 file; SciPy's listing takes the end of the file for the last one."""
+    size = path.stat().st_size
+    with open(path, "rb") as file:
+        byte_order = {b"IM": "<", b"MI": ">"}.get(file.read(128)[126:])
+        position = 128
+        while byte_order and position < size:
+            file.seek(position)
+            tag = file.read(8)
+            if len(tag) < 8:
+                return True
+            position += 8 + struct.unpack(f"{byte_order}II", tag)[1]
+    return position > size
 
 
 def _guarded(read, path: Path, **options: Any) -> Any:
