@@ -13,6 +13,12 @@ AUTO_MAP = {
     "AutoProcessor": "processing_neurt.NeurtProcessor",
 }
 
+CHOICES = {
+    "readout_position": ("feed_forward", "attention"),
+    "readout": ("last", "sum"),
+    "fill": ("zero", "linear"),
+}
+
 
 @strict
 class NeurtConfig(PreTrainedConfig):
@@ -37,6 +43,10 @@ class NeurtConfig(PreTrainedConfig):
         readout: How `embeddings` combine over layers: the "last" one, or their "sum".
         use_mask_token: Add a learned vector to hidden frames, weighted by their share of hidden channels.
         use_mask_indicator: Give the model one more input per channel, 1 where the value is hidden.
+        fill: What stands in place of hidden values: "zero", or "linear", straight lines between visible ones.
+        standardize_windows: Subtract each channel's mean over visible frames and divide by its standard deviation;
+            reconstructions are returned in the scale of `input_values`.
+        predict_correction: Decode a correction to the filled values instead of the values; needs `fill="linear"`.
         pretraining_subjects: Animals that pretraining has seen; an evaluation that meets one of them says so.
 
     Example:
@@ -63,6 +73,9 @@ class NeurtConfig(PreTrainedConfig):
     readout: str = "last"
     use_mask_token: bool = True
     use_mask_indicator: bool = True
+    fill: str = "linear"
+    standardize_windows: bool = True
+    predict_correction: bool = True
     pretraining_subjects: list[str] | None = None
 
     def __post_init__(self, **kwargs):
@@ -76,7 +89,14 @@ class NeurtConfig(PreTrainedConfig):
         Args:
             **overrides: Any argument of the configuration.
         """
-        return cls(**{"use_mask_token": False, "use_mask_indicator": False, **overrides})
+        original = {
+            "use_mask_token": False,
+            "use_mask_indicator": False,
+            "fill": "zero",
+            "standardize_windows": False,
+            "predict_correction": False,
+        }
+        return cls(**{**original, **overrides})
 
     def validate_architecture(self):
         """Refuse sizes and options that no model can be built from."""
@@ -88,9 +108,11 @@ class NeurtConfig(PreTrainedConfig):
                 f"expected a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
                 f"{self.num_attention_heads}"
             )
-        for name, choices in {"readout_position": ("feed_forward", "attention"), "readout": ("last", "sum")}.items():
+        for name, choices in CHOICES.items():
             if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} among {choices}, got {getattr(self, name)!r}")
+                raise ValueError(f"expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
+        if self.predict_correction and self.fill != "linear":
+            raise ValueError(f'expected fill "linear" with predict_correction, got {self.fill!r}')
 
 
 NeurtConfig.register_for_auto_class()

@@ -29,12 +29,18 @@ class NeurtModelOutput(ModelOutput):
     Args:
         last_hidden_state: (B, T, D), output of the last layer; what the decoder reads.
         embeddings: (B, T, D), what `readout` and `readout_position` select; what the classifier pools.
+        filled_values: (B, T, C), the windows as the encoder saw them.
+        center: (B, 1, C), what was subtracted from each channel; None unless `standardize_windows`.
+        scale: (B, 1, C), what each channel was divided by; None unless `standardize_windows`.
         hidden_states: The embedded input and each layer's output, (B, T, D) each.
         attentions: Each layer's attention weights, (B, H, T, T) each.
     """
 
     last_hidden_state: torch.FloatTensor | None = None
     embeddings: torch.FloatTensor | None = None
+    filled_values: torch.FloatTensor | None = None
+    center: torch.FloatTensor | None = None
+    scale: torch.FloatTensor | None = None
     hidden_states: tuple[torch.FloatTensor, ...] | None = None
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
@@ -83,8 +89,43 @@ def expand_mask_to_channels(bool_masked_pos: torch.Tensor, input_values: torch.T
     return mask.expand_as(input_values)
 
 
+def fill_linearly(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """Straight lines between the visible values of each channel.
+
+    Before the first and after the last visible frame stands the nearest visible value; a channel with none is 0.
+
+    Args:
+        values: (B, T, C), 0 where not visible.
+        visible: Bool (B, T, C).
+    """
+    num_frames = values.shape[1]
+    frames = torch.arange(num_frames, device=values.device).view(1, -1, 1)
+    before = torch.where(visible, frames, -1).cummax(1).values
+    after = torch.where(visible, frames, num_frames).flip(1).cummin(1).values.flip(1)
+    left = torch.where(before >= 0, before, after).clamp(max=num_frames - 1)
+    right = torch.where(after < num_frames, after, left)
+    share = (frames - left) / (right - left).clamp(min=1)
+    return torch.lerp(values.gather(1, left), values.gather(1, right), share.to(values.dtype))
+
+
+def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean and standard deviation of each channel over visible frames, (B, 1, C) each.
+
+    Without a visible frame they are 0 and 1; where all visible values are alike the scale is 1.
+
+    Args:
+        values: (B, T, C), 0 where not visible.
+        visible: Bool (B, T, C).
+    """
+    count = visible.sum(1, keepdim=True).clamp(min=1)
+    center = values.sum(1, keepdim=True) / count
+    deviations = torch.where(visible, values - center, 0.0)
+    scale = (deviations.square().sum(1, keepdim=True) / count).sqrt()
+    return center, torch.where(scale > 1e-6 * center.abs().clamp(min=1e-6), scale, 1.0)
+
+
 class NeurtEmbeddings(nn.Module):
-    """Project visible values, mark what is hidden, add positions."""
+    """Project values, mark what is hidden, add positions."""
 
     def __init__(self, config: NeurtConfig):
         super().__init__()
@@ -96,9 +137,8 @@ class NeurtEmbeddings(nn.Module):
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, input_values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
-        # `where`, not a product: NaN times zero is NaN.
-        values = torch.where(hidden, 0.0, input_values).to(self.input_projection.weight.dtype)
+    def forward(self, values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+        values = values.to(self.input_projection.weight.dtype)
         hidden = hidden.to(values.dtype)
         if self.config.use_mask_indicator:
             values = torch.cat([values, hidden], dim=-1)
@@ -107,7 +147,7 @@ class NeurtEmbeddings(nn.Module):
             embeddings = embeddings + hidden.mean(-1, keepdim=True) * self.mask_token
         if self.config.embedding_norm:
             embeddings = self.norm(embeddings)
-        positions = torch.arange(input_values.shape[1], device=input_values.device)
+        positions = torch.arange(values.shape[1], device=values.device)
         embeddings = self.norm(embeddings + self.position_embeddings(positions))
         return self.dropout(embeddings)
 
@@ -229,7 +269,9 @@ class NeurtPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, (nn.Linear, nn.Embedding)):
+        if isinstance(module, NeurtDecoder) and self.config.predict_correction:
+            init.zeros_(module.weight)  # training starts at interpolation
+        elif isinstance(module, (nn.Linear, nn.Embedding)):
             init.xavier_uniform_(module.weight)  # as the original
         elif isinstance(module, NeurtEmbeddings) and module.mask_token is not None:
             init.zeros_(module.mask_token)
@@ -272,8 +314,9 @@ class NeurtModel(NeurtPreTrainedModel):
             hidden = expand_mask_to_channels(bool_masked_pos, input_values)
         if attention_mask is not None:
             hidden = hidden | ~attention_mask.bool().unsqueeze(-1)
+        values, center, scale = self.hide(input_values.float(), hidden)
 
-        hidden_states = self.embeddings(input_values, hidden)
+        hidden_states = self.embeddings(values, hidden)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
@@ -283,7 +326,22 @@ class NeurtModel(NeurtPreTrainedModel):
             hidden_states, readout = layer(hidden_states, attention_mask, **kwargs)
             readouts.append(readout)
         embeddings = readouts[-1] if self.config.readout == "last" else torch.stack(readouts).sum(0)
-        return NeurtModelOutput(last_hidden_state=hidden_states, embeddings=embeddings)
+        return NeurtModelOutput(
+            last_hidden_state=hidden_states, embeddings=embeddings, filled_values=values, center=center, scale=scale
+        )
+
+    def hide(
+        self, input_values: torch.Tensor, hidden: torch.Tensor
+    ) -> tuple[torch.Tensor, torch.Tensor | None, torch.Tensor | None]:
+        """Replace hidden values, standardise; nothing returned depends on a hidden value. All float32 (B, T, C)."""
+        values = torch.where(hidden, 0.0, input_values)  # not a product: NaN times zero is NaN
+        center = scale = None
+        if self.config.standardize_windows:
+            center, scale = visible_center_and_scale(values, ~hidden)
+            values = torch.where(hidden, 0.0, (values - center) / scale)
+        if self.config.fill == "linear":
+            values = fill_linearly(values, ~hidden)
+        return values, center, scale
 
     def _check_shape(self, input_values: torch.Tensor):
         frames, channels = self.config.max_position_embeddings, self.config.num_channels
@@ -295,13 +353,17 @@ class NeurtModel(NeurtPreTrainedModel):
             )
 
 
+class NeurtDecoder(nn.Linear):
+    """Linear read-out of the channels; a class of its own for the sake of its initialisation."""
+
+
 class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
     """NEuRT with a linear decoder that reconstructs what is hidden."""
 
     def __init__(self, config: NeurtConfig):
         super().__init__(config)
         self.neurt = NeurtModel(config)
-        self.decoder = nn.Linear(config.hidden_size, config.num_channels)
+        self.decoder = NeurtDecoder(config.hidden_size, config.num_channels)
         self.post_init()
 
     @can_return_tuple
@@ -325,7 +387,7 @@ class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
                 steps, by which the summed squared error is divided; by default the number in this call.
         """
         outputs = self.neurt(input_values, attention_mask, bool_masked_pos, **kwargs)
-        reconstruction = self.decoder(outputs.last_hidden_state)
+        reconstruction = self.decode(outputs)
         loss = None
         if bool_masked_pos is not None:
             targets = input_values if labels is None else labels
@@ -337,6 +399,15 @@ class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
             hidden_states=outputs.hidden_states,
             attentions=outputs.attentions,
         )
+
+    def decode(self, outputs: NeurtModelOutput) -> torch.Tensor:
+        """The signal (B, T, C) in the scale of `input_values`."""
+        reconstruction = self.decoder(outputs.last_hidden_state)
+        if self.config.predict_correction:
+            reconstruction = outputs.filled_values + reconstruction
+        if self.config.standardize_windows:
+            reconstruction = outputs.center + outputs.scale * reconstruction
+        return reconstruction
 
     @staticmethod
     def scored_positions(
