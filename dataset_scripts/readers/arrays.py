@@ -70,7 +70,7 @@ def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     yield Recording(
         traces=traces,
         sampling_rate=checked_rate(
-            facts.sampling_rate or _scalar(archive, "sampling_rate"), source.file, "none inside"
+            facts.sampling_rate or _scalar(archive, "sampling_rate", source.file), source.file, "none inside"
         ),
         trace_kind=checked_trace_kind(trace_kind, _text(archive, "trace_kind"), source.file),
         roi_ids=tuple(str(roi) for roi in (range(len(traces)) if ids["roi_ids"] is None else ids["roi_ids"])),
@@ -88,12 +88,12 @@ def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
             "sha256": digest(traces, centroids),
             "notes": [f"keys that are not read: {', '.join(ignored)}"] if ignored else [],
         },
-        **identity(source, facts.or_else(_facts_inside(archive))),
+        **identity(source, facts.or_else(_facts_inside(archive, source.file))),
     )
 
 
-def _facts_inside(archive: Mapping[str, np.ndarray]) -> Facts:
-    field = _scalar(archive, "field")
+def _facts_inside(archive: Mapping[str, np.ndarray], file: str) -> Facts:
+    field = _scalar(archive, "field", file)
     return Facts(
         recording=_text(archive, "recording_id"),
         subject=_text(archive, "subject_id"),
@@ -108,10 +108,10 @@ def _text(archive: Mapping[str, np.ndarray], name: str) -> str | None:
     return str(archive[name]) if name in archive else None
 
 
-def _scalar(archive: Mapping[str, np.ndarray], name: str) -> float | None:
+def _scalar(archive: Mapping[str, np.ndarray], name: str, file: str) -> float | None:
     value = archive.get(name)
     if value is not None and (value.size != 1 or value.dtype.kind not in "iuf"):
-        raise ValueError(f"expected one number in {name!r}, got {value.dtype} of shape {value.shape}; save a number")
+        raise ValueError(f"{file}: expected one number in {name!r}, got {value.dtype} of shape {value.shape}")
     return None if value is None else float(value.reshape(()))
 
 

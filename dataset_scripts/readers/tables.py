@@ -112,7 +112,7 @@ def _read_table(path: Path) -> pd.DataFrame:
     try:
         table = pd.read_csv(path, header=None, skiprows=1, encoding="utf-8-sig", low_memory=False)
     except pd.errors.EmptyDataError:
-        return pd.DataFrame(columns=header)
+        raise ValueError(f"{path}: expected lines of numbers below the header, got none") from None
     except (pd.errors.ParserError, UnicodeDecodeError) as error:
         raise cannot_read(path, "a CSV table in UTF-8", error) from error
     if table.shape[1] != len(header):
