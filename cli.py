@@ -1,12 +1,16 @@
 """The `neurt` command: one sub-command per job, each a thin call into the package."""
 
+import dataclasses
 import functools
+import json
 import os
+import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
 
 import typer
+from huggingface_hub.errors import StrictDataclassError
 
 app = typer.Typer(
     help="NEuRT: a transformer for neuronal activity recorded with calcium imaging.",
@@ -136,11 +140,198 @@ def import_(
     print(summary)
 
 
+_Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
+_Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
+_Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+_in_split = functools.partial(typer.Option, rich_help_panel="Who is tested")
+_in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
+_in_training = functools.partial(typer.Option, rich_help_panel="Training")
+_By = Annotated[str, _in_split("--split-by", help="subject, or session where there is one animal.")]
+_Test = Annotated[list[str], _in_split("--test", help="Id to hold out; may be repeated.", show_default="drawn")]
+_TestFraction = Annotated[float, _in_split(help="Share of ids to hold out if none is named.")]
+_Validation = Annotated[float, _in_split(help="Share of the others that chooses the checkpoint; 0 for the last one.")]
+_Shared = Annotated[bool, _in_split("--allow-shared-subjects", help="Train on animals that are tested.")]
+_Stride = Annotated[int | None, _in_windows(help="Frames between window starts.", show_default="the window length")]
+_Missing = Annotated[str, _in_windows(help="Recordings without positions: error skips them, mask uses own traces.")]
+_Epochs = Annotated[int, _in_training(help="Passes over the training windows.")]
+_Batch = Annotated[int, _in_training(help="Windows in one step, over all processes.")]
+_Rate = Annotated[float, _in_training(help="Peak learning rate of AdamW.")]
+_Decay = Annotated[float, _in_training(help="Weight decay.")]
+_Accumulation = Annotated[int, _in_training(help="Pieces a batch is cut into to save memory.")]
+_Precision = Annotated[str, _in_training(help="no, bf16 or fp16.")]
+_Checkpoint = Annotated[int, _in_training(help="Steps between checkpoints.")]
+_Resume = Annotated[bool, _in_training("--resume", help="Go on from the last checkpoint in the output folder.")]
+
+
+def _chosen(options: type, flags: dict):
+    """Options from the flags of the same names."""
+    names = {field.name for field in dataclasses.fields(options)}
+    return options(**{name: value for name, value in flags.items() if name in names})
+
+
+def _command() -> str:
+    return shlex.join(["neurt", *sys.argv[1:]])
+
+
+def _report(output: Path, results: dict) -> None:
+    """Print the summary of a training run, on one process only."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        for name, why in results["skipped"].items():
+            print(f"skipped {name}: {why}")
+        print((output / "summary.md").read_text(encoding="utf-8"))
+        print(f"saved to {output}")
+
+
+@app.command()
+def pretrain(
+    build: _Build,
+    output: _Output,
+    model: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="new ones")] = None,
+    config: Annotated[Path | None, typer.Option(help="config.json of a new model.", show_default="built in")] = None,
+    seed: _Seed = 0,
+    split_by: _By = "subject",
+    test: _Test = (),
+    test_fraction: _TestFraction = 0.2,
+    validation_fraction: _Validation = 0.1,
+    allow_shared_subjects: _Shared = False,
+    window_length: Annotated[int, _in_windows(help="Frames in a window.")] = 128,
+    window_stride: _Stride = None,
+    missing_neighbours: _Missing = "error",
+    epochs: _Epochs = 20,
+    batch_size: _Batch = 64,
+    learning_rate: _Rate = 1e-3,
+    weight_decay: _Decay = 0.01,
+    accumulation_steps: _Accumulation = 1,
+    mixed_precision: _Precision = "no",
+    checkpoint_every: _Checkpoint = 500,
+    resume: _Resume = False,
+) -> None:
+    """Pretrain by reconstructing hidden spans, and test on held-out animals beside interpolation."""
+    flags = locals()
+    from . import train
+
+    results = train.pretrain(
+        build,
+        output,
+        model=train.pretraining_model(model, config, window_length),
+        processor=train.NeurtProcessor(window_length=window_length, window_stride=window_stride),
+        split=_chosen(train.SplitOptions, flags),
+        options=_chosen(train.TrainingOptions, flags),
+        missing_neighbours=missing_neighbours,
+        resume=resume,
+        command=_command(),
+    )
+    _report(output, results)
+
+
+@app.command()
+def finetune(
+    build: _Build,
+    output: _Output,
+    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
+    label: Annotated[str, typer.Option(help="Label to learn: a column of the build.")],
+    seed: _Seed = 0,
+    split_by: _By = "subject",
+    test: _Test = (),
+    test_fraction: _TestFraction = 0.3,
+    validation_fraction: _Validation = 0.0,
+    allow_shared_subjects: _Shared = False,
+    window_stride: _Stride = None,
+    missing_neighbours: _Missing = "error",
+    freeze: Annotated[str, _in_training(help="What keeps its weights: none, embeddings or encoder.")] = "none",
+    layer_decay: Annotated[float, _in_training(help="Factor on the learning rate per layer down; 1: none.")] = 0.9,
+    head_learning_rate: Annotated[float, _in_training(help="Learning rate of pooling and classifier.")] = 1e-3,
+    epochs: _Epochs = 5,
+    batch_size: _Batch = 64,
+    learning_rate: _Rate = 1e-4,
+    weight_decay: _Decay = 0.01,
+    accumulation_steps: _Accumulation = 1,
+    mixed_precision: _Precision = "no",
+    checkpoint_every: _Checkpoint = 500,
+    resume: _Resume = False,
+) -> None:
+    """Fine-tune a pretrained model to tell groups of animals apart, and test on held-out animals."""
+    flags = locals()
+    from . import train
+
+    processor = train.NeurtProcessor.from_pretrained(model)
+    processor.window_stride = window_stride or processor.window_length
+    results = train.finetune(
+        build,
+        output,
+        model=model,
+        finetuning=_chosen(train.FinetuneOptions, flags),
+        processor=processor,
+        split=_chosen(train.SplitOptions, flags),
+        options=_chosen(train.TrainingOptions, flags),
+        missing_neighbours=missing_neighbours,
+        resume=resume,
+        command=_command(),
+    )
+    _report(output, results)
+
+
+@app.command()
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a masked model or a classifier.")],
+    build: _Build,
+    label: Annotated[str | None, typer.Option(help="Label to score a classifier on.")] = None,
+    subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
+    missing_neighbours: _Missing = "error",
+    seed: _Seed = 0,
+    output: Annotated[Path | None, typer.Option(help="JSON file to write the scores to as well.")] = None,
+) -> None:
+    """Score a model on a build: reconstruction beside its baselines, or groups by window, recording and subject."""
+    from .inference import evaluate_model
+
+    scores, seen = evaluate_model(
+        model, build, subjects=subject, label=label, missing_neighbours=missing_neighbours, seed=seed
+    )
+    if seen:
+        print(f"seen in pretraining, so no test of generalisation: {', '.join(seen)}")
+    print(scores.to_markdown())
+    if output is not None:
+        output.write_text(json.dumps(scores.to_dict(), indent=1) + "\n", encoding="utf-8")
+
+
+_Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]
+_Pretrained = Annotated[Path, typer.Option(help="Folder of the model.")]
+
+
+@app.command()
+def embed(build: _Build, output: _Rows, model: _Pretrained, missing_neighbours: _Missing = "error") -> None:
+    """Write an embedding of each neuron's windows to Parquet."""
+    from .inference import embed
+
+    _print_counts(embed(model, build, output, missing_neighbours=missing_neighbours), output)
+
+
+@app.command()
+def reconstruct(
+    build: _Build,
+    output: _Rows,
+    model: _Pretrained,
+    span: Annotated[int, typer.Option(help="Frames hidden together, 1 to 10.")] = 5,
+    missing_neighbours: _Missing = "error",
+) -> None:
+    """Write each neuron's trace, and the trace predicted with each frame hidden in turn, to Parquet."""
+    from .inference import reconstruct
+
+    counts = reconstruct(model, build, output, span=span, missing_neighbours=missing_neighbours)
+    _print_counts(counts, output)
+
+
+def _print_counts(counts: dict, output: Path) -> None:
+    for name, why in counts["skipped"].items():
+        print(f"skipped {name}: {why}")
+    print(f"{counts['rows']} windows of {counts['recordings']} recordings; saved to {output}")
+
+
 def main() -> None:
     """Run the command line; bad input ends with one plain line and exit code 2."""
     try:
         app()
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, ArithmeticError, StrictDataclassError) as error:
         if os.environ.get("NEURT_DEBUG"):
             raise
         print(f"neurt: {' '.join(str(error).split())}", file=sys.stderr)

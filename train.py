@@ -23,7 +23,6 @@ from accelerate import PartialState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
-from transformers.utils import logging
 
 from .configuration_neurt import NeurtConfig
 from .dataset_scripts.parquet_build import read_build
@@ -35,7 +34,7 @@ from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassi
 from .processing_neurt import NeurtProcessor
 from .splits import Split, check_disjoint, label_of, split_recordings
 from .summary import write_summary
-from .training_loop import TrainingOptions, fit, model_inputs
+from .training_loop import TrainingOptions, fit, load_quietly, model_inputs
 
 FREEZE = ("none", "embeddings", "encoder")
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
@@ -49,15 +48,15 @@ class SplitOptions:
     """Who trains and who is tested; see `split_recordings`.
 
     Args:
-        by: "subject" or "session".
+        split_by: "subject" or "session".
         test: Ids to hold out; if empty, `test_fraction` of them is drawn.
         test_fraction: Share of ids to hold out.
         validation_fraction: Share of the other ids that chooses the checkpoint; 0 keeps the last one.
         allow_shared_subjects: Train although a test animal is also in training.
     """
 
-    by: str = "subject"
-    test: tuple[str, ...] = ()
+    split_by: str = "subject"
+    test: Sequence[str] = ()
     test_fraction: float = 0.2
     validation_fraction: float = 0.0
     allow_shared_subjects: bool = False
@@ -139,6 +138,19 @@ def pretrain(
     return release.write(
         "Pretraining", log, reconstruction=scores, examples=reconstruction_examples(model, _spread(datasets, collate))
     )
+
+
+def pretraining_model(
+    model: Path | None, config: Path | None, window_length: int
+) -> NeurtForMaskedSignalModeling | None:
+    """The model to train: the weights in a folder, or a new one by a `config.json`; None for the default one."""
+    if model is not None and config is not None:
+        raise ValueError("expected a model or a config, got both; a model brings its own")
+    if model is not None:
+        return load_quietly(NeurtForMaskedSignalModeling, model)
+    if config is not None:
+        return NeurtForMaskedSignalModeling(NeurtConfig.from_json_file(config))
+    return None
 
 
 def finetune(
@@ -226,16 +238,6 @@ def is_simulated(recordings: Sequence[Recording]) -> bool:
     return any(recording.modality == "simulated" for recording in recordings)
 
 
-def load_quietly(cls: type[PreTrainedModel], model: str | Path, **overrides) -> PreTrainedModel:
-    """`from_pretrained` without the report on a head that is new by intention."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        return cls.from_pretrained(model, **overrides)
-    finally:
-        logging.set_verbosity(verbosity)
-
-
 @dataclass(frozen=True)
 class Release:
     """A trained model with what its folder says about it."""
@@ -290,10 +292,16 @@ def _check_output(output: Path, resume: bool):
 
 def _split(recordings: Sequence[Recording], options: SplitOptions, seed: int, label: str | None = None) -> Split:
     """The split, checked for animals on both sides."""
-    arguments = asdict(options)
-    allow_shared = arguments.pop("allow_shared_subjects")
-    split = split_recordings(recordings, **arguments, label=label, seed=seed)
-    if not allow_shared:
+    split = split_recordings(
+        recordings,
+        by=options.split_by,
+        test=options.test,
+        test_fraction=options.test_fraction,
+        validation_fraction=options.validation_fraction,
+        label=label,
+        seed=seed,
+    )
+    if not options.allow_shared_subjects:
         sides = (split.recordings(recordings, part) for part in ("train", "test"))
         check_disjoint(*sides)
     return split

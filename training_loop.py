@@ -14,6 +14,7 @@ from accelerate.utils import DistributedDataParallelKwargs, send_to_device, set_
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
+from transformers.utils import logging
 
 from .modeling_neurt import NeurtForMaskedSignalModeling
 
@@ -96,6 +97,16 @@ def process_pieces(batches: np.ndarray, accelerator: Accelerator) -> list[list[i
 def model_inputs(batch: Mapping, device: torch.device) -> dict[str, torch.Tensor]:
     """What of a batch the model takes, on its device."""
     return send_to_device({name: batch[name] for name in MODEL_INPUTS if name in batch}, device)
+
+
+def load_quietly(cls: type[PreTrainedModel], model: str | Path, **overrides) -> PreTrainedModel:
+    """`from_pretrained` without the report on a head that is new by intention."""
+    verbosity = logging.get_verbosity()
+    logging.set_verbosity_error()
+    try:
+        return cls.from_pretrained(model, **overrides)
+    finally:
+        logging.set_verbosity(verbosity)
 
 
 def fit(
