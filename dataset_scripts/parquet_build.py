@@ -93,7 +93,7 @@ def write_build(
     _check_target(target)
     with _written_aside(target) as aside:
         manifest = read_manifest(aside) if (aside / _MANIFEST).exists() else {"format": 1, "steps": [], "files": []}
-        written = _write_recordings(recordings, aside, split or {}, manifest["files"])
+        written = _write_recordings(recordings, aside, {} if split is None else split, manifest["files"])
         if not written:
             raise ValueError(_nothing_left(dropped))
         files = sorted(manifest["files"] + written, key=lambda entry: entry["recording_id"])
@@ -245,7 +245,7 @@ def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
         "neurons": recording.num_neurons,
         "neurons_with_positions": placed,
         "neighbour_channels": placed >= MIN_NEURONS_WITH_POSITIONS,
-        "coordinate_unit": recording.coordinate_unit,
+        "coordinate_unit": recording.coordinate_unit if placed else None,
         "frames": recording.num_frames,
         "sampling_rate": float(recording.sampling_rate),
         "trace_kind": recording.trace_kind,
