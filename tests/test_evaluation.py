@@ -112,6 +112,13 @@ def test_the_window_mean_is_taken_over_visible_real_frames():
     assert (filled == 2).all()
 
 
+def test_a_visible_nan_is_bridged_like_a_hidden_frame():
+    values = np.array([1, np.nan, 3], dtype=float)[None, :, None]
+    nothing_hidden = np.zeros((1, 3), dtype=bool)
+    assert linear_interpolation(values, nothing_hidden).ravel().tolist() == [1, 2, 3]
+    assert visible_mean(values, nothing_hidden).ravel().tolist() == [2, 2, 2]
+
+
 def test_shapes_that_do_not_fit_are_refused():
     with pytest.raises(ValueError, match=r"got \(2, 8, 5\) and \(2, 7\)"):
         linear_interpolation(np.zeros((2, 8, 5)), np.zeros((2, 7), bool))
