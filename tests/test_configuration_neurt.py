@@ -1,0 +1,30 @@
+"""The configuration refuses what cannot be built and survives saving."""
+
+import pytest
+from huggingface_hub.errors import StrictDataclassError
+from neurt import NeurtConfig
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads divides, got 10 and 4"),
+        ({"num_hidden_layers": 0}, "num_hidden_layers of at least 1, got 0"),
+        ({"readout": "first"}, "expected readout among last, sum, got 'first'"),
+        ({"readout_position": "middle"}, "expected readout_position among feed_forward, attention"),
+        ({"fill": "cubic"}, "expected fill among zero, linear"),
+        ({"fill": "zero", "predict_correction": True}, 'expected fill "linear" with predict_correction'),
+        ({"hidden_size": "128"}, "hidden_size"),
+    ],
+)
+def test_impossible_configurations_are_refused_in_words(options, message):
+    with pytest.raises(StrictDataclassError, match=message):
+        NeurtConfig(**options)
+
+
+def test_a_configuration_survives_saving(tmp_path):
+    config = NeurtConfig.original(num_hidden_layers=3, readout="sum", pretraining_subjects=["m1"])
+    config.save_pretrained(tmp_path)
+    loaded = NeurtConfig.from_pretrained(tmp_path)
+    assert loaded.to_dict() | {"transformers_version": 0} == config.to_dict() | {"transformers_version": 0}
+    assert not loaded.use_mask_token and loaded.fill == "zero"

@@ -1,0 +1,362 @@
+"""What transformers expects of its own model classes, and what NEuRT promises about hidden values."""
+
+import copy
+
+import pytest
+import torch
+from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
+from neurt.modeling_neurt import fill_linearly, visible_center_and_scale
+
+SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
+MODELS = [NeurtModel, NeurtForMaskedSignalModeling, NeurtForSequenceClassification]
+VARIANTS = {
+    "default": {},
+    "mask token": {"fill": "zero", "predict_correction": False, "standardize_windows": False},
+    "standardised": {"fill": "zero", "predict_correction": False},
+    "filled": {"predict_correction": False, "standardize_windows": False, "use_mask_indicator": False},
+    "attention read-out": {"readout_position": "attention", "readout": "sum", "share_layers": True},
+    "embedding norm": {"embedding_norm": True, "use_mask_token": False},
+}
+
+
+def make(cls=NeurtForMaskedSignalModeling, seed=0, **options):
+    torch.manual_seed(seed)
+    model = cls(NeurtConfig(**{**SMALL, **options})).eval()
+    for parameter in model.parameters():  # so that nothing is zero by its initialisation
+        torch.nn.init.normal_(parameter, std=0.2)
+    return model
+
+
+def windows(batch=3, frames=20, channels=5, seed=1):
+    return torch.rand(batch, frames, channels, generator=torch.Generator().manual_seed(seed))
+
+
+def mask(batch=3, frames=20, channels=None, share=0.3, seed=2):
+    shape = (batch, frames) if channels is None else (batch, frames, channels)
+    return torch.rand(shape, generator=torch.Generator().manual_seed(seed)) < share
+
+
+def main_output(model, **inputs):
+    output = model(**inputs)
+    return next(output[name] for name in ("reconstruction", "logits", "last_hidden_state") if name in output)
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("channels", [None, 5], ids=["frames hidden", "channels hidden"])
+@pytest.mark.parametrize("bad", [1e6, float("nan")])
+@pytest.mark.parametrize("cls", MODELS)
+def test_hidden_values_change_no_output(cls, variant, channels, bad):
+    model, values, hidden = make(cls, **VARIANTS[variant]), windows(), mask(channels=channels)
+    spoiled = values.clone()
+    spoiled[hidden] = bad
+    expected = main_output(model, input_values=values, bool_masked_pos=hidden)
+    assert torch.equal(main_output(model, input_values=spoiled, bool_masked_pos=hidden), expected)
+    assert expected.isfinite().all()
+
+
+def test_hidden_values_change_neither_loss_nor_gradient_when_labels_are_given():
+    values, hidden = windows(), mask()
+    gradients = []
+    for spoil in (False, True):
+        model, inputs = make(), values.clone()
+        if spoil:
+            inputs[hidden] = float("nan")
+        model(input_values=inputs, bool_masked_pos=hidden, labels=values).loss.backward()
+        gradients.append(model.neurt.embeddings.input_projection.weight.grad)
+    assert torch.equal(*gradients)
+
+
+@pytest.mark.parametrize("options", [{"use_mask_token": False}, {"use_mask_indicator": False}])
+def test_a_hidden_frame_differs_from_a_silent_one_by_token_or_indicator(options):
+    model = make(fill="zero", predict_correction=False, standardize_windows=False, **options)
+    values, hidden = windows(), torch.zeros(3, 20, dtype=torch.bool)
+    hidden[:, 5] = True
+    values[:, 5] = 0
+    silent = model(input_values=values).reconstruction
+    assert not torch.allclose(model(input_values=values, bool_masked_pos=hidden).reconstruction, silent)
+
+
+def test_the_original_cannot_tell_a_hidden_frame_from_a_silent_one():
+    torch.manual_seed(0)
+    model = NeurtForMaskedSignalModeling(NeurtConfig.original(**SMALL)).eval()
+    values, hidden = windows(), mask()
+    silent = values.masked_fill(hidden.unsqueeze(-1), 0)
+    assert torch.equal(
+        model(input_values=values, bool_masked_pos=hidden).reconstruction, model(input_values=silent).reconstruction
+    )
+
+
+@pytest.mark.parametrize("variant", VARIANTS)
+@pytest.mark.parametrize("cls", MODELS)
+@pytest.mark.parametrize("implementation", ["eager", "sdpa"])
+def test_padding_changes_no_real_frame(cls, variant, implementation):
+    model = make(cls, **VARIANTS[variant])
+    model.set_attn_implementation(implementation)
+    values, hidden = windows(), mask()
+    padded = torch.cat([values, torch.full((3, 7, 5), float("nan"))], dim=1)
+    padded_hidden = torch.cat([hidden, torch.ones(3, 7, dtype=torch.bool)], dim=1)
+    attention_mask = torch.cat([torch.ones(3, 20), torch.zeros(3, 7)], dim=1).long()
+    expected = main_output(model, input_values=values, bool_masked_pos=hidden)
+    output = main_output(model, input_values=padded, attention_mask=attention_mask, bool_masked_pos=padded_hidden)
+    if cls is not NeurtForSequenceClassification:
+        output = output[:, :20]
+    torch.testing.assert_close(output, expected, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_a_window_gives_the_same_output_alone_and_in_a_batch(cls):
+    model, values, hidden = make(cls), windows(), mask()
+    together = main_output(model, input_values=values, bool_masked_pos=hidden)
+    alone = [main_output(model, input_values=values[i : i + 1], bool_masked_pos=hidden[i : i + 1]) for i in range(3)]
+    torch.testing.assert_close(torch.cat(alone), together, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+@pytest.mark.parametrize("padded", [False, True])
+def test_eager_and_sdpa_attention_agree(cls, padded):
+    model, values = make(cls), windows()
+    attention_mask = torch.ones(3, 20).long()
+    if padded:
+        attention_mask[0, 12:] = 0
+    outputs = []
+    for implementation in ("eager", "sdpa"):
+        model.set_attn_implementation(implementation)
+        outputs.append(main_output(model, input_values=values, attention_mask=attention_mask))
+    if cls is not NeurtForSequenceClassification:
+        outputs = [output[attention_mask.bool()] for output in outputs]
+    torch.testing.assert_close(*outputs, atol=1e-5, rtol=1e-5)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+@pytest.mark.parametrize("share_layers", [False, True])
+def test_hidden_states_and_attentions_of_every_layer_are_recorded(cls, share_layers):
+    model = make(cls, num_hidden_layers=3, share_layers=share_layers)
+    model.set_attn_implementation("eager")
+    output = model(input_values=windows(), output_hidden_states=True, output_attentions=True)
+    assert [state.shape for state in output.hidden_states] == [(3, 20, 16)] * 4
+    assert [attention.shape for attention in output.attentions] == [(3, 4, 20, 20)] * 3
+    torch.testing.assert_close(output.attentions[1].sum(-1), torch.ones(3, 4, 20))
+    assert not torch.equal(output.attentions[0], output.attentions[2])
+
+
+def test_read_outs_are_the_sums_or_the_last_of_the_layers_outputs():
+    values = windows()
+    model = make(NeurtModel, readout="sum")
+    output = model(input_values=values, output_hidden_states=True)
+    torch.testing.assert_close(output.embeddings, sum(output.hidden_states[1:]))
+    assert torch.equal(output.last_hidden_state, output.hidden_states[-1])
+    model.config.readout = "last"
+    assert torch.equal(model(input_values=values).embeddings, output.hidden_states[-1])
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_output_is_deterministic_and_survives_saving_and_loading(cls, tmp_path):
+    model, values, hidden = make(cls), windows(), mask()
+    expected = main_output(model, input_values=values, bool_masked_pos=hidden)
+    assert torch.equal(main_output(model, input_values=values, bool_masked_pos=hidden), expected)
+    model.save_pretrained(tmp_path)
+    assert not list(tmp_path.glob("*.bin"))
+    for options in ({}, {"low_cpu_mem_usage": True}, {"device_map": "cpu"}):
+        loaded = cls.from_pretrained(tmp_path, **options).eval()
+        assert torch.equal(main_output(loaded, input_values=values, bool_masked_pos=hidden), expected)
+
+
+def test_a_model_made_on_the_meta_device_loads_its_weights(tmp_path):
+    model = make()
+    model.save_pretrained(tmp_path)
+    with torch.device("meta"):
+        empty = NeurtForMaskedSignalModeling(model.config)
+    assert {parameter.device.type for parameter in empty.parameters()} == {"meta"}
+    empty.load_state_dict(NeurtForMaskedSignalModeling.from_pretrained(tmp_path).state_dict(), assign=True)
+    assert torch.equal(empty(input_values=windows()).reconstruction, model(input_values=windows()).reconstruction)
+
+
+def test_mismatched_sizes_are_refused_or_made_anew_on_request(tmp_path):
+    make(NeurtForSequenceClassification, num_labels=2).save_pretrained(tmp_path)
+    with pytest.raises(RuntimeError, match="mismatch"):
+        NeurtForSequenceClassification.from_pretrained(tmp_path, num_labels=4)
+    loaded = NeurtForSequenceClassification.from_pretrained(tmp_path, num_labels=4, ignore_mismatched_sizes=True)
+    assert loaded(input_values=windows()).logits.shape == (3, 4)
+
+
+def test_a_classifier_takes_the_encoder_of_a_pretrained_model(tmp_path):
+    pretrained = make()
+    pretrained.save_pretrained(tmp_path)
+    classifier = NeurtForSequenceClassification.from_pretrained(tmp_path).eval()
+    values = windows()
+    torch.testing.assert_close(
+        classifier.neurt(input_values=values).embeddings, pretrained.neurt(input_values=values).embeddings
+    )
+    assert classifier.pooling_query.std() > 0.3  # standard normal, not left empty
+
+
+def test_every_parameter_gets_a_gradient():
+    inputs = {"input_values": windows(), "bool_masked_pos": mask()}
+    for cls, labels in (
+        (NeurtForMaskedSignalModeling, None),
+        (NeurtForSequenceClassification, torch.tensor([0, 1, 1])),
+    ):
+        model = make(cls)
+        model(**inputs, **({} if labels is None else {"labels": labels})).loss.backward()
+        assert [name for name, parameter in model.named_parameters() if parameter.grad is None] == []
+
+
+def test_gradient_checkpointing_changes_no_gradient():
+    plain = make().train()
+    checkpointed = copy.deepcopy(plain)
+    checkpointed.gradient_checkpointing_enable()
+    assert checkpointed.is_gradient_checkpointing
+    for model in (plain, checkpointed):
+        model(input_values=windows(), bool_masked_pos=mask()).loss.backward()
+    for expected, parameter in zip(plain.parameters(), checkpointed.parameters(), strict=True):
+        torch.testing.assert_close(parameter.grad, expected.grad)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_bfloat16_gives_finite_outputs_near_those_of_float32(cls):
+    model, values, hidden = make(cls), windows(), mask()
+    expected = main_output(model, input_values=values, bool_masked_pos=hidden)
+    output = main_output(model.to(torch.bfloat16), input_values=values, bool_masked_pos=hidden)
+    assert (output.float() - expected).abs().max() < 0.1 * expected.abs().max()
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_the_compiled_model_is_one_graph_and_agrees(cls):
+    model, values, hidden = make(cls), windows(), mask()
+    compiled = torch.compile(model, fullgraph=True, backend="aot_eager")
+    torch.testing.assert_close(
+        main_output(compiled, input_values=values, bool_masked_pos=hidden),
+        main_output(model, input_values=values, bool_masked_pos=hidden),
+        atol=1e-5,
+        rtol=1e-5,
+    )
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_the_exported_program_agrees(cls):
+    model, inputs = make(cls), {"input_values": windows(), "bool_masked_pos": mask()}
+    exported = torch.export.export(model, (), kwargs=inputs, strict=False).module()
+    torch.testing.assert_close(main_output(exported, **inputs), main_output(model, **inputs))
+
+
+def test_tuples_are_returned_on_request():
+    model, values = make(), windows()
+    assert torch.equal(model(input_values=values, return_dict=False)[0], model(input_values=values).reconstruction)
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_the_input_embeddings_are_the_input_projection(cls):
+    model = make(cls)
+    assert model.get_input_embeddings() is model.base_model.embeddings.input_projection
+
+
+def test_the_loss_is_the_mean_squared_error_over_hidden_real_values():
+    model, values, hidden = make(), windows(), mask()
+    attention_mask = torch.ones(3, 20).long()
+    attention_mask[2, 15:] = 0
+    output = model(input_values=values, bool_masked_pos=hidden, attention_mask=attention_mask)
+    scored = hidden & attention_mask.bool()
+    expected = (output.reconstruction - values)[scored].square().mean()
+    torch.testing.assert_close(output.loss, expected)
+
+
+def test_labels_replace_the_target_and_nan_is_never_scored():
+    model, values, hidden = make(), windows(), mask(channels=5)
+    labels = values + 1
+    labels[..., 3:] = float("nan")
+    output = model(input_values=values, bool_masked_pos=hidden, labels=labels)
+    errors = (output.reconstruction - values - 1)[..., :3][hidden[..., :3]]
+    torch.testing.assert_close(output.loss, errors.square().mean())
+
+
+def test_without_a_mask_there_is_no_loss_and_with_an_empty_one_it_is_zero():
+    model, values = make(), windows()
+    assert model(input_values=values, labels=values).loss is None
+    assert model(input_values=values, bool_masked_pos=torch.zeros(3, 20, dtype=torch.bool)).loss == 0
+
+
+def test_pieces_divided_by_the_global_count_add_up_to_the_loss_of_the_batch():
+    model, values, hidden = make(), windows(), mask()
+    whole = model(input_values=values, bool_masked_pos=hidden).loss
+    count = hidden.sum() * 5
+    pieces = [
+        model(input_values=values[i], bool_masked_pos=hidden[i], num_items_in_batch=count).loss
+        for i in (slice(0, 1), slice(1, 3))
+    ]
+    torch.testing.assert_close(sum(pieces), whole)
+
+
+def test_straight_lines_are_drawn_between_visible_values_and_the_nearest_stands_at_the_ends():
+    values = torch.tensor([0.0, 0.0, 2.0, 0.0, 0.0, 8.0, 0.0]).view(1, -1, 1)
+    visible = torch.tensor([0, 0, 1, 0, 0, 1, 0]).bool().view(1, -1, 1)
+    assert fill_linearly(values, visible).flatten().tolist() == [2, 2, 2, 4, 6, 8, 8]
+    assert fill_linearly(values, torch.zeros_like(visible)).flatten()[0] == 0
+
+
+def test_center_and_scale_are_taken_over_visible_values_with_stated_fallbacks():
+    values = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 0.0], [0.0, 5.0, 0.0]]).view(1, 3, 3)
+    visible = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 0]]).bool().view(1, 3, 3)
+    center, scale = visible_center_and_scale(values, visible)
+    assert center.flatten().tolist() == [2, 5, 0]
+    assert scale.flatten().tolist() == [1, 1, 1]  # deviation 1; constant; nothing visible
+
+
+def test_an_untrained_model_that_predicts_corrections_interpolates():
+    model = NeurtForMaskedSignalModeling(NeurtConfig(**SMALL)).eval()
+    values = torch.linspace(0, 1, 20).view(1, 20, 1) * torch.tensor([1.0, 2.0, 3.0, -1.0, 0.5])
+    hidden = torch.zeros(1, 20, dtype=torch.bool)
+    hidden[0, 4:9] = True
+    torch.testing.assert_close(model(input_values=values, bool_masked_pos=hidden).reconstruction, values)
+
+
+def test_outputs_follow_the_scale_of_the_input_when_windows_are_standardised():
+    model, values, hidden = make(), windows(), mask()
+    expected = model(input_values=values, bool_masked_pos=hidden).reconstruction
+    scaled = model(input_values=100 * values - 7, bool_masked_pos=hidden).reconstruction
+    torch.testing.assert_close(scaled, 100 * expected - 7, rtol=1e-3, atol=1e-2)
+
+
+def test_pooling_weights_sum_to_one_and_are_zero_on_padding():
+    model, attention_mask = make(NeurtForSequenceClassification), torch.ones(3, 20).long()
+    attention_mask[1, 8:] = 0
+    weights = model(input_values=windows(), attention_mask=attention_mask).pooling_weights
+    torch.testing.assert_close(weights.sum(-1), torch.ones(3))
+    assert (weights[1, 8:] == 0).all() and (weights[1, :8] > 0).all()
+
+
+@pytest.mark.parametrize(
+    ("problem_type", "num_labels", "labels", "loss"),
+    [
+        (None, 3, torch.tensor([0, 2, 1]), torch.nn.functional.cross_entropy),
+        (None, 1, torch.tensor([0.5, -1.0, 2.0]), torch.nn.functional.mse_loss),
+        (
+            "multi_label_classification",
+            2,
+            torch.tensor([[1.0, 0.0], [1.0, 1.0], [0.0, 0.0]]),
+            torch.nn.functional.binary_cross_entropy_with_logits,
+        ),
+    ],
+)
+def test_the_problem_type_chooses_the_loss(problem_type, num_labels, labels, loss):
+    model = make(NeurtForSequenceClassification, num_labels=num_labels, problem_type=problem_type)
+    output = model(input_values=windows(), labels=labels)
+    torch.testing.assert_close(output.loss, loss(output.logits.squeeze(-1), labels))
+
+
+def test_windows_of_the_wrong_shape_are_refused_in_words():
+    model = make(max_position_embeddings=16)
+    with pytest.raises(ValueError, match="at most 16 frames, 5 channels.*got .3, 20, 5."):
+        model(input_values=windows())
+    with pytest.raises(ValueError, match="5 channels"):
+        model(input_values=windows(frames=10, channels=4))
+
+
+def test_weights_start_as_in_the_original():
+    model = NeurtForSequenceClassification(NeurtConfig.original())
+    projection = model.neurt.layers[0].mlp.fc1
+    bound = (6 / (128 + 512)) ** 0.5  # Xavier uniform
+    assert 0.95 * bound < projection.weight.abs().max() <= bound
+    assert (projection.bias == 0).all()
+    assert 0.7 < model.pooling_query.std() < 1.3
+    masked = NeurtForMaskedSignalModeling(NeurtConfig.original())
+    assert masked.num_parameters() == 860_293
