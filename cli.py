@@ -42,7 +42,9 @@ _in_effect = functools.partial(typer.Option, rich_help_panel="Planted effect")
 @app.command()
 def simulate(
     output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
-    file_format: Annotated[str, typer.Option("--format", help="parquet (a build), or nwb as MICrONS.")] = "parquet",
+    file_format: Annotated[
+        str, typer.Option("--format", help="parquet (a build), npz, or nwb as MICrONS.")
+    ] = "parquet",
     seed: Annotated[int, typer.Option(help="The same seed gives the same study.")] = 0,
     subjects_per_group: Annotated[int, _in_study(help="Mice in each of the two groups.")] = 8,
     sessions: Annotated[int, _in_study(help="Imaging sessions of each mouse.")] = 1,
@@ -325,6 +327,17 @@ def _print_counts(counts: dict, output: Path) -> None:
     for name, why in counts["skipped"].items():
         print(f"skipped {name}: {why}")
     print(f"{counts['rows']} windows of {counts['recordings']} recordings; saved to {output}")
+
+
+@app.command()
+def demo(
+    output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")] = Path("demo_output"),
+    seed: _Seed = 0,
+) -> None:
+    """Run the whole pipeline on simulated mice: about eight minutes on two cores."""
+    from .demo import run_demo
+
+    run_demo(output, seed, lambda command: app(command, standalone_mode=False))
 
 
 def main() -> None:

@@ -30,6 +30,7 @@ from .simulate_activity import (
     smooth_noise,
 )
 from .simulation_config import SimulationConfig
+from .write_arrays import write_arrays
 from .write_nwb import write_scan
 
 GROUPS = ("control", "planted")
@@ -112,7 +113,8 @@ def write_study(
     Args:
         config: What to simulate.
         output: The folder to make; it appears when it is complete.
-        file_format: "parquet" for a Parquet build, "nwb" for one MICrONS-shaped NWB file per session.
+        file_format: "parquet" for a Parquet build, "nwb" for one MICrONS-shaped NWB file per session, "npz" for one
+            archive per recording and a recordings.csv, to be imported.
         progress: Wrapped around the recordings as they are made, for a progress bar.
 
     Returns:
@@ -292,7 +294,11 @@ def _write_nwb(config, recordings, truth, folder):
             entry["file"] = path.as_posix()
 
 
-_WRITERS = {"parquet": _write_parquet, "nwb": _write_nwb}
+def _write_npz(config, recordings, truth, folder):
+    write_arrays(recordings, folder)
+
+
+_WRITERS = {"parquet": _write_parquet, "nwb": _write_nwb, "npz": _write_npz}
 
 
 @contextlib.contextmanager
