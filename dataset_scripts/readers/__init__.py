@@ -27,6 +27,8 @@ def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
         raise ValueError(f"{path}: expected a file or folder to import, found nothing there; check the path")
     if format != "auto" and format not in READERS:
         raise ValueError(f"--format: expected auto, {', '.join(READERS)}, got {format!r}")
+    # "." has no name to call a recording by.
+    path = path.absolute()
     names = READERS if format == "auto" else [format]
     found = {name: READERS[name].find(path) for name in names}
     readable = [name for name in found if found[name].sources]

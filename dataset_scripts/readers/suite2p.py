@@ -54,7 +54,7 @@ def read_suite2p(path: str | Path, facts: Facts | None = None, **options: Any) -
     Raises:
         ValueError: If there is no suite2p output, or as `read_plane` does.
     """
-    sources = find_suite2p(Path(path)).sources
+    sources = find_suite2p(Path(path).absolute()).sources
     if not sources:
         raise ValueError(f"{path}: expected suite2p output (plane folders with F.npy, or .mat files), found none")
     for source in sources:
@@ -79,7 +79,8 @@ def find_suite2p(root: Path) -> Found:
         elif len(names_in_matlab(path) & _NAMES) < 2:
             passed_over.append((below(path, root), "it holds none of suite2p's F, Fneu, iscell, stat"))
         elif path.name == "Fall.mat":
-            sources.append(_plane_source(path.parent, root)._replace(path=path, file=below(path, root)))
+            plane = _plane_source(path.parent, path.parent if root.is_file() else root)
+            sources.append(plane._replace(path=path, file=below(path, root)))
         else:
             sources.append(file_source(path, root))
     return Found(sorted(sources, key=_reading_order), passed_over)
