@@ -17,14 +17,7 @@ import torch
 from torch import nn
 
 from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
-from .metrics.subject_classification import (
-    LEVELS,
-    ScoredUnits,
-    mean_per_recording,
-    mean_per_subject,
-    scored_windows,
-    unit_scores,
-)
+from .metrics.subject_classification import ScoredUnits, levels, scored_windows, unit_scores
 from .processing_neurt import CHANNELS
 
 MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")
@@ -123,17 +116,22 @@ class ReconstructionScores:
     rows: list[dict[str, Any]]
     measured_on: MeasuredOn
 
+    @property
+    def predictors(self) -> list[str]:
+        """The model, then the baselines."""
+        return list(dict.fromkeys(row["predictor"] for row in self.rows))
+
     def row(self, predictor: str, channel: str = CHANNELS[0]) -> dict[str, Any]:
         """The row of one predictor and channel."""
         return next(row for row in self.rows if (row["predictor"], row["channel"]) == (predictor, channel))
 
     def to_markdown(self) -> str:
         """A table, each channel's baselines under the model, and a line that says what it was measured on."""
-        titles = ("channel", "predictor", "R²", "R² within window", "MAE", "cosine", "squared error", "n")
-        keys = ("channel", "predictor", "r2", "r2_within", "mae", "cosine", "squared_error", "n")
+        titles = {"channel": "channel", "predictor": "predictor", "r2": "R²", "r2_within": "R² within window"}
+        titles |= {"mae": "MAE", "cosine": "cosine", "squared_error": "squared error", "n": "n"}
         channels = list(dict.fromkeys(row["channel"] for row in self.rows))
         ordered = sorted(self.rows, key=lambda row: channels.index(row["channel"]))
-        return f"{_markdown_table(titles, [[row[key] for key in keys] for row in ordered])}\n\n{self.measured_on}.\n"
+        return f"{_markdown_table(titles, ordered)}\n\n{self.measured_on}.\n"
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
@@ -164,12 +162,11 @@ class ClassificationScores:
 
     def to_markdown(self) -> str:
         """A table of the levels and a line that says what it was measured on."""
-        titles = ("level", "accuracy", "balanced accuracy", "ROC-AUC", "n", "n per class")
-        keys = ("level", "accuracy", "balanced_accuracy", "roc_auc", "n", "n_per_class")
-        table = _markdown_table(titles, [[row[key] for key in keys] for row in self.rows])
+        titles = {"level": "level", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+        titles |= {"roc_auc": "ROC-AUC", "n": "n", "n_per_class": "n per class"}
         reasons = dict.fromkeys(f"{row['level']}: {row['undefined']}" for row in self.rows if row["undefined"])
         notes = f"Not defined ({'; '.join(reasons)}). " if reasons else ""
-        return f"{table}\n\n{notes}{self.measured_on}.\n"
+        return f"{_markdown_table(titles, self.rows)}\n\n{notes}{self.measured_on}.\n"
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
@@ -295,11 +292,10 @@ def evaluate_classification(
                 values.extend(_as_list(batch[name]))
     measured_on = tally.measured_on(simulated, seed)
     windows = scored_windows(np.concatenate(logits), columns["labels"], columns["recording_id"], columns["subject_id"])
-    recordings = mean_per_recording(windows)
-    subjects = mean_per_subject(recordings)
-    levels = zip(LEVELS, (windows, recordings, subjects), strict=True)
-    rows = [{"level": level, **unit_scores(units)} for level, units in levels]
-    return ClassificationScores(rows, _subject_rows(subjects, recordings), _class_names(model, subjects), measured_on)
+    units = levels(windows)
+    rows = [{"level": level, **unit_scores(scored)} for level, scored in units.items()]
+    subjects = _subject_rows(units["subject"], units["recording"])
+    return ClassificationScores(rows, subjects, _class_names(model, windows), measured_on)
 
 
 class _Tally:
@@ -429,14 +425,15 @@ def _class_names(model, units) -> tuple[str, ...]:
     return tuple(str(names.get(k, f"class {k}")) for k in range(units.log_probabilities.shape[1]))
 
 
-def _markdown_table(titles, rows) -> str:
-    lines = [titles, ["---"] * len(titles), *([_cell(value) for value in row] for row in rows)]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)
+def _markdown_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
+    cells = [[_cell(key, row[key]) for key in titles] for row in rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in [titles.values(), ["---"] * len(titles), *cells])
 
 
-def _cell(value) -> str:
+def _cell(key, value) -> str:
     if isinstance(value, float):
-        return "–" if math.isnan(value) else f"{value:.3g}" if 0 < abs(value) < 0.1 else f"{value:.3f}"
+        # Errors are in the scale of the signal and may be tiny; the others lie around 0 to 1.
+        return "–" if math.isnan(value) else f"{value:.3{'g' if key in ('mae', 'squared_error') else 'f'}}"
     return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 

@@ -94,6 +94,7 @@ def reconstruction_figure(examples: Sequence[ReconstructionExample], simulated: 
     panels = figure.subplots(len(examples), squeeze=False)[:, 0]
     for panel, example in zip(panels, examples, strict=True):
         _draw_window(panel, example)
+    figure.align_ylabels(panels)
     handles, names = panels[0].get_legend_handles_labels()
     figure.legend(handles, names, loc="outside lower center", ncols=len(names), frameon=False)
     figure.suptitle(f"Hidden frames of {len(examples)} {'simulated ' if simulated else ''}windows, own trace")
@@ -191,16 +192,16 @@ def _replace(path, write):
 
 
 def _verdict(scores):
-    model, line = (scores.row(name) for name in ("model", "linear interpolation"))
-    if not model["n"] or not line["squared_error"] > 0:
-        return "The own trace could not be compared with linear interpolation."
-    ratio = model["squared_error"] / line["squared_error"]
-    word = "better" if ratio < 1 else "**not better**"
+    """Say first whether the model beats every baseline on the own trace; a ratio of errors hides behind no R²."""
+    model, *baselines = (scores.row(predictor) for predictor in scores.predictors)
+    if not model["n"] or not all(row["squared_error"] > 0 for row in baselines):
+        return "The own trace could not be compared with its baselines."
+    ratios = {row["predictor"]: model["squared_error"] / row["squared_error"] for row in baselines}
     kind = "simulated " if scores.measured_on.simulated else ""
-    return (
-        f"The model's squared error on hidden frames of the own trace ({kind}data) is {ratio:.2f} times that of "
-        f"linear interpolation: {word} than this baseline."
-    )
+    times = ", ".join(f"{ratio:.2f} times that of {name}" for name, ratio in ratios.items())
+    unbeaten = [name for name, ratio in ratios.items() if not ratio < 1]
+    end = f"**not better than {' and '.join(unbeaten)}**" if unbeaten else "better than each baseline"
+    return f"Squared error of the model on hidden frames of the own trace ({kind}data): {times}; {end}."
 
 
 def _split_table(split):

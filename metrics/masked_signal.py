@@ -23,7 +23,8 @@ reference is not NaN) of all windows:
 - r2: 1 - sum err^2 / sum (y - mean of the channel)^2. Over many neurons most of that denominator is differences
   between neurons, so this number flatters.
 - r2_within: 1 - sum err^2 / sum (y - window mean)^2, the mean taken over the scored frames of that window and channel.
-  It asks for the time course and not for the level.
+  It asks for the time course and not for the level, and harshly: that mean is not known to a predictor, so the mean
+  of the visible frames scores below 0.
 - mae: mean absolute error.
 - squared_error: mean squared error.
 - cosine: cosine similarity of the vectors of all predictions and all references.

@@ -15,8 +15,6 @@ import numpy as np
 from scipy.special import log_softmax
 from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
 
-LEVELS = ("window", "recording", "subject")
-
 _DESCRIPTION = """
 Accuracy, balanced accuracy and ROC-AUC at three levels: single windows, recordings, subjects. A recording's score is
 the mean log-odds of its windows, a subject's the mean of its recordings' (each recording counts once, however many
@@ -123,6 +121,12 @@ def mean_per_subject(recordings: ScoredUnits) -> ScoredUnits:
     return replace(_mean_per(recordings, recordings.subject_id), recording_id=())
 
 
+def levels(windows: ScoredUnits) -> dict[str, ScoredUnits]:
+    """The windows, their recordings and their subjects, under "window", "recording" and "subject"."""
+    recordings = mean_per_recording(windows)
+    return {"window": windows, "recording": recordings, "subject": mean_per_subject(recordings)}
+
+
 def unit_scores(units: ScoredUnits) -> dict:
     """Accuracy, balanced accuracy and ROC-AUC of windows, recordings or subjects.
 
@@ -152,9 +156,7 @@ def subject_classification_scores(
 ) -> dict[str, dict]:
     """Scores of windows, recordings and subjects; arguments and errors as `scored_windows`."""
     windows = scored_windows(predictions, references, recording_id, subject_id)
-    recordings = mean_per_recording(windows)
-    subjects = mean_per_subject(recordings)
-    return {level: unit_scores(units) for level, units in zip(LEVELS, (windows, recordings, subjects), strict=True)}
+    return {level: unit_scores(units) for level, units in levels(windows).items()}
 
 
 def _class_ids(references, num_classes):
