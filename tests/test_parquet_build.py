@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import os
 
 import datasets
 import numpy as np
@@ -53,6 +54,8 @@ def test_everything_that_was_written_is_read_back(tmp_path):
         expected = {"genotype": "5xFAD", "age": "8"} if field.name == "labels" else getattr(full, field.name)
         np.testing.assert_array_equal(getattr(got, field.name), expected, err_msg=field.name)
     assert got.traces.dtype == np.float32 and got.unit_ids.dtype == np.int64
+    rows = pq.read_table(tmp_path / "build" / "data" / "train" / "r1.parquet")
+    assert rows["unit_id"].to_pylist() == [2**53 + 1, None, 7]
 
 
 def test_one_row_is_one_roi_and_what_is_unknown_is_null(tmp_path):
@@ -112,6 +115,15 @@ def test_recordings_are_added_to_a_build_and_read_in_sorted_order(tmp_path):
     for entry in manifest["files"]:
         assert entry["sha256"] == hashlib.sha256((tmp_path / "build" / entry["path"]).read_bytes()).hexdigest()
     datasets.load_dataset(str(tmp_path / "build"), cache_dir=str(tmp_path / "cache"))
+
+
+def test_adding_to_a_build_writes_new_files_and_changes_none_in_place(tmp_path):
+    write([recording("b", labels={"cage": "1"})], tmp_path / "build")
+    before = contents(tmp_path / "build")
+    for i, name in enumerate(before):
+        os.link(tmp_path / "build" / name, tmp_path / f"kept{i}")
+    write([recording("a", labels={"sex": "f"})], tmp_path / "build")
+    assert [(tmp_path / f"kept{i}").read_bytes() for i in range(len(before))] == list(before.values())
 
 
 @pytest.mark.parametrize("name", ["r1", "R1"])

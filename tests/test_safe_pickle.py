@@ -103,6 +103,8 @@ def test_a_truncated_file_is_one_plain_line(tmp_path, keep):
 
 def test_a_pickle_of_another_shape_than_its_header_is_refused(tmp_path):
     path = save(tmp_path / "stat.npy", np.array([roi()], dtype=object))
-    path.write_bytes(path.read_bytes()[:128] + pickle.dumps([1]))
-    with pytest.raises(ValueError, match="shape"):
-        load_object_array(path)
+    header = path.read_bytes()[:128]
+    for other in ([1], np.array([roi(), roi()], dtype=object)):
+        path.write_bytes(header + pickle.dumps(other))
+        with pytest.raises(ValueError, match="shape"):
+            load_object_array(path)

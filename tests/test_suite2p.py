@@ -4,6 +4,7 @@ import os
 import sys
 from pathlib import Path
 
+import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -98,17 +99,18 @@ def test_without_neuropil_the_coefficient_must_be_zero(tmp_path):
     np.testing.assert_array_equal(got.traces[:, 0], [100, 180])
 
 
-def test_a_plane_is_named_after_the_folders_that_mean_something(tmp_path):
-    for plane in ("plane0", "plane1", "plane10"):
+def test_a_plane_is_named_after_the_folders_that_mean_something(tmp_path, monkeypatch):
+    for plane in ("plane0", "plane2", "plane10"):
         write_plane(tmp_path / "mouse1" / "suite2p" / plane)
     write_plane(tmp_path / "mouse2" / "suite2p" / "plane0")
     write_plane(tmp_path / "mouse1" / "suite2p" / "combined")
-    mouse1 = ["mouse1_plane0", "mouse1_plane1", "mouse1_plane10"]
+    mouse1 = ["mouse1_plane0", "mouse1_plane2", "mouse1_plane10"]
     assert ids(tmp_path) == [*mouse1, "mouse2_plane0"]
     assert ids(tmp_path / "mouse1") == ids(tmp_path / "mouse1" / "suite2p") == mouse1
-    assert (
-        ids(tmp_path / "mouse1" / "suite2p" / "plane1") == ids(tmp_path / "mouse1/suite2p/plane1/F.npy") == mouse1[1:2]
-    )
+    one = tmp_path / "mouse1" / "suite2p" / "plane2"
+    assert ids(one) == ids(one / "F.npy") == ["mouse1_plane2"]
+    monkeypatch.chdir(one)
+    assert ids(Path(".")) == ["mouse1_plane2"]
     assert {r.session_id for r in read_suite2p(tmp_path / "mouse1", RATE)} == {"mouse1"}
     assert [r.subject_id for r in read_suite2p(tmp_path / "mouse1", RATE)] == ["mouse1"] * 3
     assert find_suite2p(tmp_path).passed_over == [
@@ -133,6 +135,14 @@ def test_a_matlab_file_reads_like_the_folder_it_came_from(tmp_path):
     np.testing.assert_array_equal(got.traces, expected.traces)
     np.testing.assert_array_equal(got.centroids, expected.centroids)
     assert got.roi_ids == expected.roi_ids
+    assert ids(tmp_path / "m2" / "suite2p" / "plane0" / "Fall.mat") == ["m2_plane0"]
+
+
+def test_a_matlab_file_of_version_7_3_is_one_plain_line(tmp_path):
+    with h5py.File(tmp_path / "a.mat", "w") as file:
+        file["F"] = file["stat"] = np.zeros((4, 40))
+    with pytest.raises(ValueError, match="got version 7.3; save it with `-v7`"):
+        list(read_suite2p(tmp_path, RATE))
 
 
 def test_a_plane_in_both_forms_is_read_once(tmp_path):
