@@ -37,6 +37,15 @@ spec.loader.exec_module(original_neurt)
 ORIGINALS = {"reconstruction": original_neurt.OriginalNeurt, "classifier": original_neurt.OriginalClassifier}
 
 
+@pytest.fixture(autouse=True, scope="module")
+def one_thread():
+    """Small matrices: on a busy machine, threads that wait for each other take twenty times as long."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
+
+
 def random_original(kind: str, model_cfg: dict) -> torch.nn.Module:
     """An original whose every parameter is random: unit gammas and zero biases would hide a swap."""
     generator = torch.Generator().manual_seed(7)
