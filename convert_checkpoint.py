@@ -17,6 +17,7 @@ from huggingface_hub.errors import StrictDataclassError
 
 from .configuration_neurt import NeurtConfig
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtPreTrainedModel
+from .processing_neurt import NeurtProcessor
 
 # Original name -> name here, of modules that have a weight and a bias; `{i}` counts layers.
 ENCODER_NAMES = {
@@ -61,13 +62,18 @@ class Conversion:
 
     Args:
         kind: "reconstruction" or "classifier".
-        model: The model that was saved.
+        model: The model that was built.
         dropped: Original names of the parameters that have no place in it.
     """
 
     kind: str
     model: NeurtPreTrainedModel
     dropped: tuple[str, ...]
+
+    @property
+    def processor(self) -> NeurtProcessor:
+        """The original's processing, as far as it is known: its neighbour radius was never published."""
+        return NeurtProcessor(window_length=self.model.config.max_position_embeddings, normalization="minmax")
 
     def summary(self) -> str:
         """What was converted, in a few lines."""
@@ -80,6 +86,11 @@ class Conversion:
         if self.kind == "classifier":
             lines.append(f"classes: {', '.join(f'{i} {name}' for i, name in config.id2label.items())}")
         lines.append(f"dropped, not used by this model: {', '.join(self.dropped) or 'nothing'}")
+        processor = self.processor
+        lines.append(
+            f"processing: {processor.normalization}, windows of {processor.window_length} frames; the original's "
+            f"neighbour radius was never published, {processor.neighbour_radius} ({processor.radius_unit}) stands in"
+        )
         return "\n".join(lines)
 
 
@@ -262,5 +273,6 @@ def convert_checkpoint(checkpoint_path: str | Path, config_path: str | Path, out
     output.parent.mkdir(parents=True, exist_ok=True)
     with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as aside:
         conversion.model.save_pretrained(Path(aside) / output.name)
+        conversion.processor.save_pretrained(Path(aside) / output.name)
         os.rename(Path(aside) / output.name, output)
     return conversion

@@ -12,6 +12,7 @@ import pytest
 import torch
 from neurt import cli
 from neurt.convert_checkpoint import build_model, convert_checkpoint, name_table, read_options, read_state_dict
+from neurt.processing_neurt import NeurtProcessor
 from transformers import AutoModelForPreTraining, AutoModelForSequenceClassification
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -177,6 +178,15 @@ def test_converted_classifier_names_its_classes_and_lists_the_dropped_decoder(tm
     assert saved["id2label"] == {"0": "WT", "1": "5xFAD"}
     assert saved["architectures"] == ["NeurtForSequenceClassification"]
     assert (tmp_path / "converted" / "model.safetensors").is_file()
+
+
+def test_converted_folder_holds_the_processing_that_is_known_of_the_original(tmp_path):
+    model_cfg = {**DEFAULTS, "seq_len": 256}
+    checkpoint, config = write_original(tmp_path, random_original("reconstruction", model_cfg), model_cfg)
+    conversion = convert_checkpoint(checkpoint, config, tmp_path / "converted")
+    processor = NeurtProcessor.from_pretrained(tmp_path / "converted")
+    assert (processor.normalization, processor.window_length, processor.sampling_rate) == ("minmax", 256, None)
+    assert "radius was never published, 0.3 (quantile) stands in" in conversion.summary()
 
 
 def test_name_table_covers_every_parameter_of_the_original_once():
