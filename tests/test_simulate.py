@@ -190,11 +190,57 @@ def test_a_recording_does_not_begin_with_an_empty_indicator():
     assert mean[0] == pytest.approx(mean.mean(), rel=0.05)
 
 
-def test_mice_differ_by_the_stated_spread_and_not_at_all_at_zero():
+def test_mice_differ_in_everything_by_the_stated_spread_and_not_at_all_at_zero():
+    alike = dict(rate_spread=0.0, amplitude_spread=0.0, noise_spread=0.0, neurons=1)
     for spread, least, most in ((0.0, 0.0, 0.0), (0.5, 0.4, 0.6)):
-        config = dataclasses.replace(SMALL, mouse_spread=spread, rate_spread=0.0, neurons=1)
-        rates = [draw_population(config, Place(mouse)).rates[0] for mouse in range(1, 201)]
-        assert least <= np.log(rates).std().round(12) <= most
+        config = dataclasses.replace(SMALL, mouse_spread=spread, **alike)
+        mice = [draw_population(config, Place(mouse)) for mouse in range(1, 201)]
+        traits = np.log([[p.rates[0], p.amplitudes[0], p.noise[0], p.coupling, p.decay_factor] for p in mice])
+        assert (least <= traits.std(axis=0).round(12)).all() and (traits.std(axis=0).round(12) <= most).all()
+        assert spread == 0 or np.abs(np.corrcoef(traits.T) - np.eye(5)).max() < 0.25
+
+
+@pytest.mark.parametrize("mouse", [1, 2, 3])
+def test_the_decay_time_of_each_mouse_is_recovered_from_its_traces(mouse):
+    config = dataclasses.replace(SMALL, sampling_rate=25.0, duration=200.0, noise=0.0, drift=0.0, neuropil=0.0)
+    config = dataclasses.replace(config, mouse_spread=0.3)
+    population = draw_population(config, Place(mouse))
+    signal = simulate_recording(config, Place(mouse), "control").traces / population.baselines[:, None] - 1
+    spikes = simulate_spikes(config, Place(mouse), population, "control")[:, -config.frames :]
+    # A second after the last spike the rise (0.07 s) is over and only the decay is left.
+    recent = np.array([np.convolve(row, np.ones(26))[: config.frames] for row in spikes])
+    falling = (recent[:, 26:] == 0) & (signal[:, 26:] > 0.05)
+    ratio = np.median((signal[:, 26:] / signal[:, 25:-1])[falling])
+    assert -1 / (25 * np.log(ratio)) == pytest.approx(0.686 * population.decay_factor, rel=0.01)
+
+
+def test_noise_and_drift_are_drawn_anew_in_each_session_and_field():
+    config = dataclasses.replace(QUIET, noise=0.02, duration=200.0)
+    for place in (Place(1, 2, 1), Place(1, 1, 2)):
+        traces = simulate_recording(config, Place(1)).traces, simulate_recording(config, place).traces
+        assert np.abs(np.corrcoef(*traces)[:8, 8:]).max() < 0.2
+
+
+@pytest.mark.parametrize(
+    "changes", [{"coupling": 0.0}, {"shared_drive": 0.0}, {"shared_drive": 1.0}], ids=["spikes", "own", "shared"]
+)
+def test_activity_is_drawn_anew_in_each_session(changes):
+    config = dataclasses.replace(SMALL, rate=100.0, rate_spread=0.0, drive_time=0.5, duration=200.0, **changes)
+    population = draw_population(config, Place(1))
+    places = [Place(1), Place(1, session=2)] + [Place(1, field=2)] * (config.shared_drive < 1)
+    first, *others = (simulate_spikes(config, place, population, "control") for place in places)
+    for other in others:
+        same_neuron = np.diag(np.corrcoef(np.log1p(first), np.log1p(other))[:8, 8:])
+        assert np.abs(same_neuron).max() < 0.3
+
+
+@pytest.mark.parametrize("mouse", [1, 2, 3])
+def test_firing_rates_vary_over_time_as_much_as_the_mouse_is_coupled(mouse):
+    config = dataclasses.replace(SMALL, rate=2000.0, rate_spread=0.0, coupling=0.4, mouse_spread=0.3, drive_time=0.3)
+    config = dataclasses.replace(config, duration=200.0)
+    population = draw_population(config, Place(mouse))
+    spikes = simulate_spikes(config, Place(mouse), population, "control")
+    assert np.log(spikes).std() == pytest.approx(population.coupling, rel=0.05)
 
 
 def test_artifacts_show_neuropil_but_no_cell():
