@@ -20,10 +20,10 @@ demo: install
 	$(BIN)/neurt demo --output demo_output
 
 test: install lint
-	$(BIN)/python -m pytest -m "not slow"
+	$(BIN)/python -m pytest tests -m "not slow"
 
 slow: install
-	$(BIN)/python -m pytest -m slow
+	$(BIN)/python -m pytest tests -m slow
 
 lint: install
 	$(BIN)/ruff check .
