@@ -79,8 +79,9 @@ def write_summary(
 def escape_markdown(text: str) -> str:
     """Show text from files and users as it is: on one line, without being read as Markdown or HTML."""
     plain = "".join(" " if unicodedata.category(char).startswith(("C", "Z")) else char for char in str(text))
-    # A dot or hyphen inside a word means nothing to Markdown, except in "www.", which some renderers make a link.
-    return re.sub(r"(?!(?<!www)(?<=\w)[.-]\w)([!-/:-@\[-`{-~])", r"\\\1", " ".join(_short(plain).split()))
+    # Between letters or digits these three mean nothing to Markdown, except that some renderers link "www.".
+    harmless = r"(?<!www)(?<=[^\W_])[._-](?=[^\W_])"
+    return re.sub(rf"(?!{harmless})([!-/:-@\[-`{{-~])", r"\\\1", " ".join(_short(plain).split()))
 
 
 def reconstruction_figure(examples: Sequence[ReconstructionExample], simulated: bool) -> Figure:
@@ -114,7 +115,7 @@ def subjects_figure(scores: ClassificationScores) -> Figure:
         values = sorted(s["log_odds" if two else "margin"] for s in scores.subjects if s["label"] == group)
         _draw_group(panel, position, values, group)
     panel.axhline(0, color="0.3", linestyle="--", linewidth=1)
-    line = "p = 0.5" if two else "decision"
+    line = "even odds" if two else "decision"
     panel.annotate(line, (1, 0), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points")
     panel.set_xticks(range(len(groups)), [_tick(scores, group) for group in groups])
     panel.set_xlim(-0.6, len(groups) - 0.4)

@@ -134,7 +134,8 @@ def test_text_of_strangers_stays_text(tmp_path):
     ("text", "escaped"),
     [
         ("S71-M1.a", "S71-M1.a"),
-        ("a_b*c", r"a\_b\*c"),
+        ("a_b*c", r"a_b\*c"),
+        ("_a_ b__c", r"\_a\_ b\_\_c"),
         ("1. x", r"1\. x"),
         ("- x", r"\- x"),
         ("www.x.org", r"www\.x.org"),
