@@ -16,8 +16,9 @@ def demo_commands(folder: Path, seed: int) -> list[list[str]]:
     pretrained, classifier = folder / "pretrained", folder / "classifier"
     hold_out = [word for mouse in HELD_OUT for word in ("--test", mouse)]
     evaluated = [word for mouse in HELD_OUT for word in ("--subject", mouse)]
+    study = ["--subjects-per-group", 9, "--neurons", 40, "--effect-size", 4, "--effect-share", 0.8]
     commands = [
-        ["simulate", "--format", "npz", "--subjects-per-group", 9, "--neurons", 40, "--output", raw, "--seed", seed],
+        ["simulate", "--format", "npz", *study, "--output", raw, "--seed", seed],
         ["import", raw, "--metadata", raw / "recordings.csv", "--output", build],
         ["pretrain", build, *hold_out, "--epochs", 5, "--output", pretrained, "--seed", seed],
         [
