@@ -2,7 +2,6 @@
 
 import dataclasses
 import functools
-import json
 import os
 import shlex
 import sys
@@ -180,8 +179,14 @@ def _report(output: Path, results: dict) -> None:
     if int(os.environ.get("RANK", 0)) == 0:
         for name, why in results["skipped"].items():
             print(f"skipped {name}: {why}")
+        _print_seen(results["seen_in_training"])
         print((output / "summary.md").read_text(encoding="utf-8"))
         print(f"saved to {output}")
+
+
+def _print_seen(subjects: list[str]) -> None:
+    if subjects:
+        print(f"seen in pretraining, so no test of generalisation to new animals: {', '.join(subjects)}")
 
 
 @app.command()
@@ -196,7 +201,9 @@ def pretrain(
     test_fraction: _TestFraction = 0.2,
     validation_fraction: _Validation = 0.1,
     allow_shared_subjects: _Shared = False,
-    window_length: Annotated[int, _in_windows(help="Frames in a window.")] = 128,
+    window_length: Annotated[
+        int | None, _in_windows(help="Frames in a window.", show_default="128, or as --model")
+    ] = None,
     window_stride: _Stride = None,
     missing_neighbours: _Missing = "error",
     epochs: _Epochs = 20,
@@ -212,11 +219,12 @@ def pretrain(
     flags = locals()
     from . import train
 
+    processor = train.window_processor(model, window_length, window_stride)
     results = train.pretrain(
         build,
         output,
-        model=train.pretraining_model(model, config, window_length),
-        processor=train.NeurtProcessor(window_length=window_length, window_stride=window_stride),
+        model=train.pretraining_model(model, config, window_length=processor.window_length, seed=seed),
+        processor=processor,
         split=_chosen(train.SplitOptions, flags),
         options=_chosen(train.TrainingOptions, flags),
         missing_neighbours=missing_neighbours,
@@ -256,14 +264,12 @@ def finetune(
     flags = locals()
     from . import train
 
-    processor = train.NeurtProcessor.from_pretrained(model)
-    processor.window_stride = window_stride or processor.window_length
     results = train.finetune(
         build,
         output,
         model=model,
         finetuning=_chosen(train.FinetuneOptions, flags),
-        processor=processor,
+        processor=train.window_processor(model, window_stride=window_stride),
         split=_chosen(train.SplitOptions, flags),
         options=_chosen(train.TrainingOptions, flags),
         missing_neighbours=missing_neighbours,
@@ -281,19 +287,18 @@ def evaluate(
     subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
     missing_neighbours: _Missing = "error",
     seed: _Seed = 0,
-    output: Annotated[Path | None, typer.Option(help="JSON file to write the scores to as well.")] = None,
+    output: Annotated[Path | None, typer.Option(help="JSON file to make with the scores.")] = None,
 ) -> None:
     """Score a model on a build: reconstruction beside its baselines, or groups by window, recording and subject."""
     from .inference import evaluate_model
 
-    scores, seen = evaluate_model(
-        model, build, subjects=subject, label=label, missing_neighbours=missing_neighbours, seed=seed
+    evaluation = evaluate_model(
+        model, build, subjects=subject, label=label, missing_neighbours=missing_neighbours, seed=seed, output=output
     )
-    if seen:
-        print(f"seen in pretraining, so no test of generalisation: {', '.join(seen)}")
-    print(scores.to_markdown())
-    if output is not None:
-        output.write_text(json.dumps(scores.to_dict(), indent=1) + "\n", encoding="utf-8")
+    for name, why in evaluation.skipped.items():
+        print(f"skipped {name}: {why}")
+    _print_seen(evaluation.seen)
+    print(evaluation.scores.to_markdown())
 
 
 _Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]

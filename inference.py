@@ -4,8 +4,10 @@ Shapes: B windows, T frames, C channels, D hidden size.
 """
 
 import contextlib
+import json
 import os
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
@@ -13,26 +15,42 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
+from accelerate import PartialState
 from torch.utils.data import DataLoader
 from tqdm import tqdm
-from transformers import AutoConfig, PreTrainedModel
+from transformers import PreTrainedModel
 
 from .dataset_scripts.parquet_build import read_build, read_manifest
 from .dataset_scripts.recording import Recording
 from .dataset_scripts.windows import WindowDataset
 from .evaluation import ClassificationScores, ReconstructionScores, evaluate_classification, evaluate_reconstruction
+from .loading import load_config, load_processor, load_quietly
 from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
-from .processing_neurt import NeurtProcessor
-from .training_loop import load_quietly, model_inputs
+from .training_loop import model_inputs
 
 BATCH_SIZE = 128
 FOLDS = 7  # as many passes hide every frame once, a seventh (14 %) at a time, near the share hidden in training
 
 
+@dataclass(frozen=True)
+class Evaluation:
+    """What `evaluate_model` found.
+
+    Args:
+        scores: Of the model and its baselines.
+        seen: The animals among those tested that training has seen.
+        skipped: Why, for each recording that gave no windows.
+    """
+
+    scores: ReconstructionScores | ClassificationScores
+    seen: list[str]
+    skipped: dict[str, str]
+
+
 def is_classifier(model: str | Path) -> bool:
     """Whether a model folder or Hub name holds a classifier."""
-    return "NeurtForSequenceClassification" in (AutoConfig.from_pretrained(model).architectures or ())
+    return "NeurtForSequenceClassification" in (load_config(model).architectures or ())
 
 
 def evaluate_model(
@@ -43,7 +61,8 @@ def evaluate_model(
     label: str | None = None,
     missing_neighbours: str = "error",
     seed: int = 0,
-) -> tuple[ReconstructionScores | ClassificationScores, list[str]]:
+    output: Path | None = None,
+) -> Evaluation:
     """Score a masked model, or a classifier, on a build.
 
     Args:
@@ -53,35 +72,35 @@ def evaluate_model(
         label: The label, for a classifier.
         missing_neighbours: "mask" to use recordings without positions as well.
         seed: Seed of the masks.
-
-    Returns:
-        The scores, and those of the animals that the model was pretrained on.
+        output: JSON file to make with all of it.
 
     Raises:
-        ValueError: If no such animal or label is there.
+        ValueError: If no such model, animal or label is there, or the output file exists.
     """
+    is_masked = not is_classifier(model)
+    if is_masked != (label is None):
+        hint = "pass --label" if label is None else "a masked model has none, leave out --label"
+        raise ValueError(f"expected a label with a classifier only; {hint}")
+    if output is not None:
+        _check_new(output)
     recordings = _recordings_of(build, subjects)
-    processor = NeurtProcessor.from_pretrained(model)
+    network = _load(NeurtForMaskedSignalModeling if is_masked else NeurtForSequenceClassification, model)
+    label2id = {name: index for index, name in network.config.id2label.items()}
+    dataset = WindowDataset(
+        recordings, load_processor(model), label=label, label2id=label2id, missing_neighbours=missing_neighbours
+    )
+    collate = MaskedSignalCollator(seed) if is_masked else collate_windows
+    loader = tqdm(DataLoader(dataset, BATCH_SIZE, collate_fn=collate), desc="windows", unit="batch")
+    score = evaluate_reconstruction if is_masked else evaluate_classification
     simulated = any(recording.modality == "simulated" for recording in recordings)
-    if is_classifier(model):
-        if label is None:
-            raise ValueError("expected the label to score a classifier on, got none; pass --label")
-        network = load_quietly(NeurtForSequenceClassification, model)
-        dataset = WindowDataset(
-            recordings,
-            processor,
-            label=label,
-            label2id=network.config.label2id,
-            missing_neighbours=missing_neighbours,
-        )
-        loader = DataLoader(dataset, BATCH_SIZE, collate_fn=collate_windows)
-        scores = evaluate_classification(network, _progress(loader), simulated=simulated, seed=seed)
-    else:
-        network = load_quietly(NeurtForMaskedSignalModeling, model)
-        dataset = WindowDataset(recordings, processor, missing_neighbours=missing_neighbours)
-        loader = DataLoader(dataset, BATCH_SIZE, collate_fn=MaskedSignalCollator(seed))
-        scores = evaluate_reconstruction(network, _progress(loader), simulated=simulated, seed=seed)
-    return scores, sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))
+    scores = score(network, loader, simulated=simulated, seed=seed)
+    seen = sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))
+    evaluation = Evaluation(scores, seen, dataset.skipped)
+    if output is not None:
+        text = json.dumps({**scores.to_dict(), "seen_in_training": seen, "skipped": dataset.skipped}, indent=1)
+        with _written_aside(output) as aside:
+            aside.write_text(text + "\n", encoding="utf-8")
+    return evaluation
 
 
 def embed(model: str | Path, build: Path, output: Path, *, missing_neighbours: str = "error") -> dict[str, Any]:
@@ -95,9 +114,13 @@ def embed(model: str | Path, build: Path, output: Path, *, missing_neighbours: s
         missing_neighbours: "mask" to use recordings without positions as well.
 
     Returns:
-        Counts of rows, recordings and skipped recordings.
+        Counts of rows and recordings, and why recordings were skipped.
+
+    Raises:
+        ValueError: If the model or the build cannot be used, or the output file exists.
     """
-    network = load_quietly(NeurtModel, model).eval()
+    _check_new(output)
+    network = _load(NeurtModel, model)
 
     def embed_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
         embeddings = network(**_inputs(batch, network)).embeddings
@@ -123,13 +146,17 @@ def reconstruct(
         missing_neighbours: "mask" to use recordings without positions as well.
 
     Returns:
-        Counts of rows, recordings and skipped recordings.
+        Counts of rows and recordings, and why recordings were skipped.
+
+    Raises:
+        ValueError: If the model or the build cannot be used, the span is out of its range, or the output file exists.
     """
+    _check_new(output)
     if is_classifier(model):
         raise ValueError(f"expected a masked model to reconstruct with, got a classifier: {model}")
     if not 1 <= span <= 10:
         raise ValueError(f"expected a span of 1 to 10 frames, got {span}")
-    network = load_quietly(NeurtForMaskedSignalModeling, model).eval()
+    network = _load(NeurtForMaskedSignalModeling, model)
 
     def reconstruct_batch(batch: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
         inputs = _inputs(batch, network)
@@ -173,55 +200,67 @@ def _recordings_of(build: Path, subjects: Sequence[str]) -> list[Recording]:
     return [recording for recording in read_build(build) if not subjects or recording.subject_id in subjects]
 
 
+def _load(cls: type[PreTrainedModel], model: str | Path) -> PreTrainedModel:
+    """A model ready for inference, on a GPU if there is one."""
+    return load_quietly(cls, model).to(PartialState().device).eval()
+
+
 def _inputs(batch: Mapping[str, Any], network: PreTrainedModel) -> dict[str, torch.Tensor]:
     inputs = model_inputs(batch, network.device)
     inputs.pop("labels", None)
     return inputs
 
 
-def _progress(batches: Iterable) -> Iterable:
-    return tqdm(batches, desc="windows", unit="batch")
+def _check_new(output: Path):
+    if output.exists():
+        raise ValueError(f"expected an output file that does not exist yet, got {output}; remove it or choose another")
+
+
+@contextlib.contextmanager
+def _written_aside(output: Path) -> Iterator[Path]:
+    """A path to write to that becomes the output file when all went well, and vanishes otherwise."""
+    aside = output.with_name(f".{output.name}.partial")
+    output.parent.mkdir(parents=True, exist_ok=True)
+    try:
+        yield aside
+        os.replace(aside, output)
+    finally:
+        aside.unlink(missing_ok=True)
 
 
 def _write_windows(
     model: str | Path, build: Path, output: Path, apply: Callable, missing_neighbours: str
 ) -> dict[str, Any]:
-    """Apply a function to every batch of windows of a build, a recording at a time; write aside, then rename."""
-    processor = NeurtProcessor.from_pretrained(model)
-    output.parent.mkdir(parents=True, exist_ok=True)
-    aside = output.with_name(f".{output.name}.partial")
+    """Apply a function to every batch of windows of a build, a recording at a time."""
+    processor = load_processor(model)
     counts = {"rows": 0, "recordings": 0, "skipped": {}}
-    with contextlib.ExitStack() as stack:
-        stack.callback(aside.unlink, missing_ok=True)
+    total = len(read_manifest(build)["files"])
+    with _written_aside(output) as aside, contextlib.ExitStack() as stack:
         writer = None
-        for recording in tqdm(read_build(build), desc="recordings", unit="recording"):
+        for recording in tqdm(read_build(build), desc="recordings", unit="recording", total=total):
             try:
                 dataset = WindowDataset([recording], processor, missing_neighbours=missing_neighbours)
             except ValueError as error:
                 counts["skipped"][recording.recording_id] = str(error)
                 continue
-            for table in _tables(dataset, apply):
+            for table in _tables(dataset, recording.sampling_rate, apply):
                 writer = writer or stack.enter_context(pq.ParquetWriter(aside, table.schema))
                 writer.write_table(table)
                 counts["rows"] += table.num_rows
             counts["recordings"] += 1
         if writer is None:
-            raise ValueError(
-                f"expected recordings that give windows, got none: {next(iter(counts['skipped'].values()))}"
-            )
-        writer.close()
-        os.replace(aside, output)
+            raise ValueError(next(iter(counts["skipped"].values())))
     return counts
 
 
-def _tables(dataset: WindowDataset, apply: Callable) -> Iterator[pa.Table]:
+def _tables(dataset: WindowDataset, sampling_rate: float, apply: Callable) -> Iterator[pa.Table]:
     """A table for each batch: where each window is, and what the function says of it."""
     for batch in DataLoader(dataset, BATCH_SIZE, collate_fn=collate_windows):
         with torch.inference_mode():
             values = apply(batch)
-        rate = batch["sampling_rate"].numpy().astype(np.float64)
         start = batch["start_frame"].numpy()
         columns = {name: batch[name] for name in ("recording_id", "subject_id", "roi_id")}
-        columns |= {"start_frame": start, "start_s": start / rate, "sampling_rate": rate}
+        columns |= {"start_frame": start, "start_s": start / sampling_rate}
+        columns["sampling_rate"] = np.full(len(start), sampling_rate)
         columns |= {name: pa.array(list(rows), type=pa.list_(pa.float32())) for name, rows in values.items()}
         yield pa.table(columns)

@@ -9,17 +9,14 @@ A batch size counts the windows of one optimiser step over all processes, so the
 everywhere. Interrupted, the same command with --resume goes on.
 """
 
-import json
-import os
-import shutil
+import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
-from accelerate import PartialState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
@@ -29,12 +26,13 @@ from .dataset_scripts.parquet_build import read_build
 from .dataset_scripts.recording import Recording
 from .dataset_scripts.windows import WindowDataset
 from .evaluation import evaluate_classification, evaluate_reconstruction, reconstruction_examples
+from .loading import load_processor, load_quietly, read_config
 from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
 from .processing_neurt import NeurtProcessor
+from .release import Release
 from .splits import Split, check_disjoint, label_of, split_recordings
-from .summary import write_summary
-from .training_loop import TrainingOptions, fit, load_quietly, model_inputs
+from .training_loop import TrainingOptions, fit, last_checkpoint, model_inputs
 
 FREEZE = ("none", "embeddings", "encoder")
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
@@ -53,6 +51,9 @@ class SplitOptions:
         test_fraction: Share of ids to hold out.
         validation_fraction: Share of the other ids that chooses the checkpoint; 0 keeps the last one.
         allow_shared_subjects: Train although a test animal is also in training.
+
+    Raises:
+        ValueError: If a share is out of its range.
     """
 
     split_by: str = "subject"
@@ -60,6 +61,12 @@ class SplitOptions:
     test_fraction: float = 0.2
     validation_fraction: float = 0.0
     allow_shared_subjects: bool = False
+
+    def __post_init__(self):
+        if not 0 < self.test_fraction < 1:
+            raise ValueError(f"expected test_fraction above 0 and below 1, got {self.test_fraction}")
+        if not 0 <= self.validation_fraction < 1:
+            raise ValueError(f"expected validation_fraction from 0 to below 1, got {self.validation_fraction}")
 
 
 @dataclass(frozen=True)
@@ -71,6 +78,9 @@ class FinetuneOptions:
         freeze: "none", "embeddings" or "encoder": what keeps its pretrained weights.
         layer_decay: Factor on the learning rate from each layer to the one below it (the original's 0.9); 1 for none.
         head_learning_rate: Learning rate of the pooling query and the classifier.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     label: str
@@ -83,6 +93,8 @@ class FinetuneOptions:
             raise ValueError(f"expected freeze among {', '.join(FREEZE)}, got {self.freeze!r}")
         if not 0 < self.layer_decay <= 1:
             raise ValueError(f"expected layer_decay above 0 and at most 1, got {self.layer_decay}")
+        if not 0 < self.head_learning_rate < math.inf:
+            raise ValueError(f"expected head_learning_rate above 0, got {self.head_learning_rate}")
 
 
 def pretrain(
@@ -102,7 +114,7 @@ def pretrain(
     Args:
         build: Parquet build.
         output: Folder of the model; must not hold one unless `resume`.
-        model: What to train; by default a new `NeurtConfig` model with positions for one window.
+        model: What to train; by default a new one, see `pretraining_model`. Its configuration is told the animals.
         processor: Cuts the windows.
         split: Who trains and who is tested; by default a tenth of the training animals chooses the checkpoint.
         options: How to train.
@@ -118,39 +130,71 @@ def pretrain(
     """
     split, options = split or SplitOptions(validation_fraction=0.1), options or TrainingOptions()
     processor = processor or NeurtProcessor()
+    model = model or pretraining_model(window_length=processor.window_length, seed=options.seed)
     _check_output(output, resume)
-    set_seed(options.seed)
+    _check_window(model, processor)
     recordings = list(read_build(build))
     chosen = _split(recordings, split, options.seed)
     datasets = _datasets(recordings, chosen, processor, missing_neighbours=missing_neighbours)
-    model = model or NeurtForMaskedSignalModeling(NeurtConfig(max_position_embeddings=processor.window_length))
-    seen = {*(model.config.pretraining_subjects or ()), *chosen.train, *chosen.validation}
-    model.config.pretraining_subjects = sorted(seen)
+    seen = _remember_subjects(model, datasets)
+    settings = {"split": asdict(split), "training": asdict(options), "missing_neighbours": missing_neighbours}
     collate = MaskedSignalCollator(options.seed)
-    validate = _validation(datasets, collate)
-    log = fit(model, _trainable(model), datasets["train"], collate, options, output / "training", validate, resume)
+    log = fit(
+        model,
+        _trainable(model),
+        datasets["train"],
+        collate,
+        options,
+        output / "training",
+        _validation(datasets, collate),
+        resume,
+        _identity(settings, chosen, processor, model),
+    )
 
     simulated = is_simulated(recordings)
     loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate)
     scores = evaluate_reconstruction(model, loader, simulated=simulated, seed=options.seed)
-    settings = {"split": asdict(split), "training": asdict(options), "missing_neighbours": missing_neighbours}
-    release = Release(output, model, processor, chosen, simulated, command, settings, datasets)
-    return release.write(
-        "Pretraining", log, reconstruction=scores, examples=reconstruction_examples(model, _spread(datasets, collate))
-    )
+    examples = reconstruction_examples(model, _spread(datasets, collate))
+    release = Release(output, model, processor, chosen, seen, simulated, command, settings, datasets)
+    return release.write("Pretraining", log, reconstruction=scores, examples=examples)
 
 
 def pretraining_model(
-    model: Path | None, config: Path | None, window_length: int
-) -> NeurtForMaskedSignalModeling | None:
-    """The model to train: the weights in a folder, or a new one by a `config.json`; None for the default one."""
+    model: Path | None = None, config: Path | None = None, *, window_length: int = 128, seed: int = 0
+) -> NeurtForMaskedSignalModeling:
+    """The model to train.
+
+    Args:
+        model: Folder or Hub name of weights to start from; a new decoder is made where there is none.
+        config: `config.json` of a new model.
+        window_length: Positions of a new model when there is no `config`, in frames.
+        seed: Seed of new weights.
+
+    Raises:
+        ValueError: If both are given, or one cannot be read.
+    """
+    set_seed(seed)
     if model is not None and config is not None:
         raise ValueError("expected a model or a config, got both; a model brings its own")
     if model is not None:
-        return load_quietly(NeurtForMaskedSignalModeling, model)
+        return load_quietly(NeurtForMaskedSignalModeling, model, new_head=True)
     if config is not None:
-        return NeurtForMaskedSignalModeling(NeurtConfig.from_json_file(config))
-    return None
+        return NeurtForMaskedSignalModeling(read_config(config))
+    return NeurtForMaskedSignalModeling(NeurtConfig(max_position_embeddings=window_length))
+
+
+def window_processor(
+    model: Path | None = None, window_length: int | None = None, window_stride: int | None = None
+) -> NeurtProcessor:
+    """The processor beside a model, or a new one, with other windows.
+
+    Args:
+        model: Folder or Hub name.
+        window_length: In frames; by default as it was.
+        window_stride: In frames; by default the window length.
+    """
+    windows = {"window_stride": window_stride} | ({} if window_length is None else {"window_length": window_length})
+    return NeurtProcessor(**windows) if model is None else load_processor(model, **windows)
 
 
 def finetune(
@@ -184,15 +228,14 @@ def finetune(
         The results, as written to `results.json`.
 
     Raises:
-        ValueError: If the build, the labels, the split or the output folder cannot be used.
+        ValueError: If the model, the build, the labels, the split or the output folder cannot be used.
     """
     split, options = split or SplitOptions(), options or TrainingOptions(epochs=5, learning_rate=1e-4)
-    processor = processor or NeurtProcessor.from_pretrained(model)
     _check_output(output, resume)
-    set_seed(options.seed)
+    processor = processor or load_processor(model)
     recordings = list(read_build(build))
-    classes = _class_names(recordings, finetuning.label)
     chosen = _split(recordings, split, options.seed, finetuning.label)
+    classes = _class_names(chosen.recordings(recordings, "train"), finetuning.label)
     label2id = {name: index for index, name in enumerate(classes)}
     datasets = _datasets(
         recordings,
@@ -202,17 +245,35 @@ def finetune(
         label2id=label2id,
         missing_neighbours=missing_neighbours,
     )
-    classifier = load_quietly(NeurtForSequenceClassification, model, id2label=dict(enumerate(classes)))
-    groups = parameter_groups(classifier, finetuning, options.learning_rate)
-    validate = _validation(datasets, collate_windows)
-    log = fit(classifier, groups, datasets["train"], collate_windows, options, output / "training", validate, resume)
+    classifier = _classifier(model, label2id, options.seed)
+    _check_window(classifier, processor)
+    seen = _remember_subjects(classifier, datasets)
+    settings = {"split": asdict(split), "training": asdict(options), "missing_neighbours": missing_neighbours}
+    settings["finetuning"] = asdict(finetuning)
+    log = fit(
+        classifier,
+        parameter_groups(classifier, finetuning, options.learning_rate),
+        datasets["train"],
+        collate_windows,
+        options,
+        output / "training",
+        _validation(datasets, collate_windows),
+        resume,
+        _identity(settings, chosen, processor, classifier),
+    )
 
     simulated = is_simulated(recordings)
     loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate_windows)
     scores = evaluate_classification(classifier, loader, simulated=simulated, seed=options.seed)
-    settings = {"split": asdict(split), "training": asdict(options), "finetuning": asdict(finetuning)}
-    release = Release(output, classifier, processor, chosen, simulated, command, settings, datasets)
+    release = Release(output, classifier, processor, chosen, seen, simulated, command, settings, datasets)
     return release.write("Fine-tuning", log, classification=scores)
+
+
+def _classifier(model: Path, label2id: dict[str, int], seed: int) -> NeurtForSequenceClassification:
+    """The pretrained encoder under a new head."""
+    set_seed(seed)
+    id2label = {index: name for name, index in label2id.items()}
+    return load_quietly(NeurtForSequenceClassification, model, new_head=True, id2label=id2label, label2id=label2id)
 
 
 def parameter_groups(
@@ -225,7 +286,8 @@ def parameter_groups(
     elif options.freeze == "embeddings":
         encoder.embeddings.requires_grad_(False)
     factors = [options.layer_decay**depth for depth in reversed(range(len(encoder.layers)))]
-    embeddings_factor = EMBEDDINGS_FACTOR if options.layer_decay < 1 else 1.0
+    # Never above the layers', however fast those decay.
+    embeddings_factor = min(EMBEDDINGS_FACTOR, factors[0] * options.layer_decay) if options.layer_decay < 1 else 1.0
     modules = [(encoder.embeddings, embeddings_factor), *zip(encoder.layers, factors, strict=True)]
     groups = [{"params": list(module.parameters()), "lr": learning_rate * factor} for module, factor in modules]
     head = [model.pooling_query, *model.classifier.parameters()]
@@ -238,56 +300,31 @@ def is_simulated(recordings: Sequence[Recording]) -> bool:
     return any(recording.modality == "simulated" for recording in recordings)
 
 
-@dataclass(frozen=True)
-class Release:
-    """A trained model with what its folder says about it."""
-
-    output: Path
-    model: PreTrainedModel
-    processor: NeurtProcessor
-    split: Split
-    simulated: bool
-    command: str
-    settings: dict[str, Any]
-    datasets: dict[str, WindowDataset] = field(repr=False)
-
-    def write(self, title: str, log: list[dict], reconstruction=None, classification=None, examples=None) -> dict:
-        """Write weights, code, processor, results and summary; `results.json` last. Returns the results."""
-        scores = {"reconstruction": reconstruction, "classification": classification}
-        results = {name: value.to_dict() for name, value in scores.items() if value is not None}
-        results |= {"simulated": self.simulated, "command": self.command, "settings": self.settings}
-        results |= {"split": self.split.to_dict(), "skipped": self._skipped(), "log": log}
-        if not PartialState().is_main_process:
-            return results
-        aside = self.output / "training" / "release"
-        shutil.rmtree(aside, ignore_errors=True)
-        self.model.save_pretrained(aside)
-        self.processor.save_pretrained(aside)
-        sides = {part: getattr(self.split, part) for part in ("train", "validation", "test")}
-        write_summary(
-            aside,
-            title=title,
-            **scores,
-            examples=examples,
-            split={part: ids for part, ids in sides.items() if ids},
-            simulated=self.simulated,
-            command=self.command,
-        )
-        (aside / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        for path in sorted(aside.iterdir(), key=lambda path: path.name == "results.json"):
-            os.replace(path, self.output / path.name)
-        aside.rmdir()
-        return results
-
-    def _skipped(self) -> dict[str, str]:
-        return {name: why for dataset in self.datasets.values() for name, why in dataset.skipped.items()}
-
-
 def _check_output(output: Path, resume: bool):
     if (output / "config.json").exists() and not resume:
         raise ValueError(f"expected an output folder without a model, got {output}; choose another, or move it away")
-    if (output / "training").exists() and not resume:
+    if last_checkpoint(output / "training") and not resume:
         raise ValueError(f"expected a new output folder, got an unfinished run in {output}; pass --resume to go on")
+
+
+def _check_window(model: PreTrainedModel, processor: NeurtProcessor):
+    longest = model.config.max_position_embeddings
+    if processor.window_length > longest:
+        raise ValueError(f"expected windows of at most {longest} frames for this model, got {processor.window_length}")
+
+
+def _identity(settings: dict, split: Split, processor: NeurtProcessor, model: PreTrainedModel) -> dict[str, Any]:
+    """What must be the same for a run to be resumed; a model that has met the test animals must not go on."""
+    architecture = {k: v for k, v in model.config.to_diff_dict().items() if k != "transformers_version"}
+    return {**settings, "split": split.to_dict(), "processor": processor.to_dict(), "model": architecture}
+
+
+def _remember_subjects(model: PreTrainedModel, datasets: dict[str, WindowDataset]) -> list[str]:
+    """Store the animals of this training in the model's configuration; returns those of the test that it has seen."""
+    trained = [datasets[part].subject_ids for part in ("train", "validation") if part in datasets]
+    seen = set(model.config.pretraining_subjects or ()).union(*trained)
+    model.config.pretraining_subjects = sorted(seen)
+    return sorted(seen.intersection(datasets["test"].subject_ids))
 
 
 def _split(recordings: Sequence[Recording], options: SplitOptions, seed: int, label: str | None = None) -> Split:
@@ -302,8 +339,8 @@ def _split(recordings: Sequence[Recording], options: SplitOptions, seed: int, la
         seed=seed,
     )
     if not options.allow_shared_subjects:
-        sides = (split.recordings(recordings, part) for part in ("train", "test"))
-        check_disjoint(*sides)
+        train, validation, test = (split.recordings(recordings, part) for part in ("train", "validation", "test"))
+        check_disjoint(train + validation, test)
     return split
 
 
@@ -316,9 +353,10 @@ def _datasets(
 
 
 def _class_names(recordings: Sequence[Recording], label: str) -> list[str]:
+    """The classes there are to learn; a test animal of another one is refused when its windows are cut."""
     classes = sorted({label_of(recording, label) for recording in recordings})
     if len(classes) < 2:
-        raise ValueError(f"expected at least two classes of {label!r}, got {', '.join(classes)}")
+        raise ValueError(f"expected at least two classes of {label!r} to train on, got {', '.join(classes)}")
     return classes
 
 

@@ -1,24 +1,29 @@
 """The training loop: one linear story on Accelerate, the same numbers on one process or many."""
 
 import json
+import math
 import os
 import shutil
 from collections.abc import Callable, Iterator, Mapping
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import torch
 from accelerate import Accelerator
+from accelerate.state import AcceleratorState
 from accelerate.utils import DistributedDataParallelKwargs, send_to_device, set_seed
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
-from transformers.utils import logging
 
+from .loading import load_quietly, save_quietly
 from .modeling_neurt import NeurtForMaskedSignalModeling
 
 MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "labels")
+PRECISIONS = ("no", "bf16", "fp16")
+SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 
 
 @dataclass(frozen=True)
@@ -32,13 +37,16 @@ class TrainingOptions:
         learning_rate: Peak learning rate of AdamW.
         weight_decay: Of AdamW.
         warmup_fraction: Share of the steps over which the learning rate rises from 0.
-        schedule: A schedule of `transformers.get_scheduler`: "cosine", "linear", "constant_with_warmup" ...
+        schedule: What the learning rate does after that: "cosine", "linear" or "constant_with_warmup".
         max_gradient_norm: Gradients are clipped to this norm.
         accumulation_steps: Pieces a process cuts its share of a batch into, to save memory.
         mixed_precision: "no", "bf16" or "fp16".
         checkpoint_every: Steps between checkpoints, from which an interrupted run goes on.
         num_workers: Processes that prepare batches; 0 is fastest for recordings that fit in memory.
         seed: Seed of everything random.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     epochs: int = 20
@@ -56,10 +64,18 @@ class TrainingOptions:
 
     def __post_init__(self):
         for name in ("epochs", "batch_size", "accumulation_steps", "checkpoint_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
-        if self.mixed_precision not in ("no", "bf16", "fp16"):
-            raise ValueError(f"expected mixed_precision no, bf16 or fp16, got {self.mixed_precision!r}")
+            self._check(name, getattr(self, name) >= 1, "at least 1")
+        for name in ("learning_rate", "max_gradient_norm"):
+            self._check(name, 0 < getattr(self, name) < math.inf, "above 0")
+        for name in ("weight_decay", "num_workers", "seed"):
+            self._check(name, 0 <= getattr(self, name) < math.inf, "at least 0")
+        self._check("warmup_fraction", 0 <= self.warmup_fraction <= 1, "from 0 to 1")
+        self._check("schedule", self.schedule in SCHEDULES, f"among {', '.join(SCHEDULES)}")
+        self._check("mixed_precision", self.mixed_precision in PRECISIONS, f"among {', '.join(PRECISIONS)}")
+
+    def _check(self, name: str, is_fine: bool, expected: str):
+        if not is_fine:
+            raise ValueError(f"expected {name} {expected}, got {getattr(self, name)!r}")
 
 
 @dataclass
@@ -68,7 +84,9 @@ class Progress:
 
     step: int = 0
     epoch_loss: float = 0.0
-    best_loss: float = float("inf")
+    best_loss: float = math.inf
+    best_step: int = 0
+    log: list[dict[str, float]] = field(default_factory=list)
 
     def state_dict(self) -> dict:
         return asdict(self)
@@ -99,16 +117,6 @@ def model_inputs(batch: Mapping, device: torch.device) -> dict[str, torch.Tensor
     return send_to_device({name: batch[name] for name in MODEL_INPUTS if name in batch}, device)
 
 
-def load_quietly(cls: type[PreTrainedModel], model: str | Path, **overrides) -> PreTrainedModel:
-    """`from_pretrained` without the report on a head that is new by intention."""
-    verbosity = logging.get_verbosity()
-    logging.set_verbosity_error()
-    try:
-        return cls.from_pretrained(model, **overrides)
-    finally:
-        logging.set_verbosity(verbosity)
-
-
 def fit(
     model: PreTrainedModel,
     parameter_groups: list[dict],
@@ -118,8 +126,9 @@ def fit(
     folder: Path,
     validate: Callable[[PreTrainedModel], float] | None = None,
     resume: bool = False,
+    settings: Mapping[str, Any] | None = None,
 ) -> list[dict]:
-    """Train in place; leaves checkpoints, the best weights and a log in `folder`.
+    """Train in place; leaves the last checkpoint and the best weights in `folder`.
 
     Args:
         model: Ends with the best weights by `validate`, or the last ones without it.
@@ -127,16 +136,18 @@ def fit(
         dataset: Windows; its `set_epoch` is called.
         collate: Makes a batch of windows.
         options: See `TrainingOptions`.
-        folder: Made if absent.
+        folder: Made with the first checkpoint.
         validate: Loss on validation windows, called after each epoch; the lowest chooses the weights.
         resume: Go on from the last checkpoint in `folder`, if there is one.
+        settings: What else makes the run what it is, ready for JSON; a run is resumed only with the same.
 
     Returns:
         The log: one entry for each epoch, with step, training loss, validation loss and learning rate.
 
     Raises:
-        ValueError: If there are fewer windows than a batch, or processes and accumulation steps do not divide it.
-        FloatingPointError: If the loss is not finite.
+        ValueError: If there are fewer windows than a batch, processes and accumulation steps do not divide it, or the
+            run to resume was another one.
+        FloatingPointError: If a loss is not finite.
     """
     accelerator = _accelerator(options, model)
     set_seed(options.seed)
@@ -145,10 +156,11 @@ def fit(
     optimizer = torch.optim.AdamW(parameter_groups, lr=options.learning_rate, weight_decay=options.weight_decay)
     scheduler = get_scheduler(options.schedule, optimizer, int(options.warmup_fraction * total_steps), total_steps)
     progress = Progress()
+    run = {"training": asdict(options), "training windows": len(dataset), **(settings or {})}
     prepared, optimizer = accelerator.prepare(model, optimizer)
     accelerator.register_for_checkpointing(scheduler, progress)
-    folder.mkdir(parents=True, exist_ok=True)
-    log = _resume(accelerator, folder, progress) if resume else []
+    if resume:
+        _resume(accelerator, folder, run)
 
     bar = tqdm(total=total_steps, initial=progress.step, desc="training", disable=not accelerator.is_main_process)
     model.train()
@@ -162,26 +174,25 @@ def fit(
             bar.update()
             bar.set_postfix(loss=f"{loss:.4f}")
             if progress.step % options.checkpoint_every == 0 and progress.step % steps_per_epoch:
-                _save_checkpoint(accelerator, folder, progress, log)
+                _save_checkpoint(accelerator, folder, progress, run)
         entry = {"epoch": epoch + 1, "step": progress.step, "loss": progress.epoch_loss / steps_per_epoch}
-        entry["learning_rate"] = scheduler.get_last_lr()[0]
-        progress.epoch_loss = 0.0
+        entry["learning_rate"] = scheduler.get_last_lr()[-1]
         if validate is not None:
-            entry["validation_loss"] = validate(model)
-            if entry["validation_loss"] < progress.best_loss:
-                progress.best_loss = entry["validation_loss"]
-                _save_best(accelerator, model, folder)
-        log.append(entry)
-        _save_checkpoint(accelerator, folder, progress, log)
+            entry["validation_loss"] = _validate(accelerator, model, validate, progress, folder)
+        progress.epoch_loss = 0.0
+        progress.log.append(entry)
+        _save_checkpoint(accelerator, folder, progress, run)
     bar.close()
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     if validate is not None:
-        model.load_state_dict(type(model).from_pretrained(folder / "best").state_dict())
+        model.load_state_dict(load_quietly(type(model), _best(folder, progress)).state_dict())
     model.eval()
-    return log
+    return progress.log
 
 
 def _accelerator(options: TrainingOptions, model: PreTrainedModel) -> Accelerator:
+    # Else a second run in the same Python process could not have another precision than the first.
+    AcceleratorState._reset_state()
     # A classifier that reads the last layer after its attention leaves that layer's feed-forward without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=model.config.readout_position == "attention")
     return Accelerator(
@@ -222,6 +233,9 @@ def _step_pieces(
         batch_sampler=process_pieces(batches, accelerator),
         collate_fn=collate,
         num_workers=options.num_workers,
+        # Every loader draws one number when it starts; from the global generator, a run that was resumed in
+        # mid-epoch, and so started one loader more, would drop out other units.
+        generator=torch.Generator(),
     )
     pieces = []
     for batch in loader:
@@ -247,10 +261,7 @@ def _step(accelerator: Accelerator, model, optimizer, pieces: list[dict], option
             optimizer.step()
             optimizer.zero_grad()
             total += loss.detach().float() * (scale / options.accumulation_steps)
-    loss = float(accelerator.reduce(total, reduction="mean"))
-    if not np.isfinite(loss):
-        raise FloatingPointError(f"loss is {loss}: look for extreme values with `neurt evaluate`, or lower the rate")
-    return loss
+    return _finite("training", accelerator.reduce(total, reduction="mean"))
 
 
 def _loss_shares(accelerator: Accelerator, pieces: list[dict]) -> list[dict]:
@@ -262,39 +273,89 @@ def _loss_shares(accelerator: Accelerator, pieces: list[dict]) -> list[dict]:
     return [{"num_items_in_batch": accelerator.reduce(sum(counts), reduction="sum")}] * len(pieces)
 
 
-def _checkpoints(folder: Path) -> list[Path]:
-    return sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+def _finite(name: str, loss: torch.Tensor) -> float:
+    if not loss.isfinite():
+        raise FloatingPointError(f"expected a finite {name} loss, got {loss:g}; pass a lower learning rate")
+    return float(loss)
 
 
-def _save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, log: list[dict]):
-    """Write a checkpoint aside, rename it, remove older ones."""
-    aside, final = folder / "writing", folder / f"step-{progress.step}"
+def _validate(
+    accelerator: Accelerator, model: PreTrainedModel, validate: Callable, progress: Progress, folder: Path
+) -> float:
+    """Validation loss; the weights are saved if it is the lowest yet."""
+    # The mean over processes, for they must agree on whether it is the lowest.
+    loss = torch.tensor(validate(model), device=accelerator.device, dtype=torch.float32)
+    loss = _finite("validation", accelerator.reduce(loss, reduction="mean"))
+    if loss < progress.best_loss:
+        progress.best_loss, progress.best_step = loss, progress.step
+        _save_best(accelerator, model, _best(folder, progress))
+    return loss
+
+
+def last_checkpoint(folder: Path) -> Path | None:
+    """The checkpoint to go on from, if there is one."""
+    checkpoints = sorted(folder.glob("step-*"), key=lambda path: int(path.name.removeprefix("step-")))
+    return checkpoints[-1] if checkpoints else None
+
+
+def _best(folder: Path, progress: Progress) -> Path:
+    return folder / f"best-{progress.best_step}"
+
+
+def _save_best(accelerator: Accelerator, model: PreTrainedModel, best: Path):
     if accelerator.is_main_process:
-        shutil.rmtree(aside, ignore_errors=True)
-    accelerator.wait_for_everyone()
-    accelerator.save_state(aside)
+        _clear(aside := _aside(best))
+        save_quietly(model, aside)
+        _clear(best)
+        os.replace(aside, best)
+
+
+def _save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, run: Mapping[str, Any]):
+    """Write a checkpoint, then remove everything but it and the best weights that it refers to."""
+    checkpoint = folder / f"step-{progress.step}"
     if accelerator.is_main_process:
-        (aside / "log.json").write_text(json.dumps(log, indent=1))
-        shutil.rmtree(final, ignore_errors=True)
-        os.replace(aside, final)
-        for old in _checkpoints(folder)[:-1]:
-            shutil.rmtree(old)
+        _clear(_aside(checkpoint))
     accelerator.wait_for_everyone()
-
-
-def _resume(accelerator: Accelerator, folder: Path, progress: Progress) -> list[dict]:
-    """Load the last checkpoint, if any; returns its log."""
-    checkpoints = _checkpoints(folder)
-    if not checkpoints:
-        return []
-    accelerator.load_state(checkpoints[-1])
-    return json.loads((checkpoints[-1] / "log.json").read_text())
-
-
-def _save_best(accelerator: Accelerator, model: PreTrainedModel, folder: Path):
+    accelerator.save_state(_aside(checkpoint))
+    # What the main process renames must hold the random states of all.
+    accelerator.wait_for_everyone()
     if accelerator.is_main_process:
-        shutil.rmtree(folder / "writing", ignore_errors=True)
-        model.save_pretrained(folder / "writing")
-        shutil.rmtree(folder / "best", ignore_errors=True)
-        os.replace(folder / "writing", folder / "best")
+        (_aside(checkpoint) / "settings.json").write_text(json.dumps(run, indent=1))
+        _clear(checkpoint)
+        os.replace(_aside(checkpoint), checkpoint)
+        for other in set(folder.iterdir()) - {checkpoint, _best(folder, progress)}:
+            _clear(other)
     accelerator.wait_for_everyone()
+
+
+def _aside(folder: Path) -> Path:
+    return folder.with_name(f"writing-{folder.name}")
+
+
+def _clear(folder: Path):
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _resume(accelerator: Accelerator, folder: Path, run: Mapping[str, Any]):
+    """Load the last checkpoint, if there is one, of the same run."""
+    checkpoint = last_checkpoint(folder)
+    if checkpoint is None:
+        return
+    saved = _leaves(json.loads((checkpoint / "settings.json").read_text()))
+    asked = _leaves(json.loads(json.dumps(run)))
+    changed = sorted(name for name in saved.keys() | asked.keys() if saved.get(name) != asked.get(name))
+    if changed:
+        raise ValueError(
+            f"expected the settings of the run to resume, got {changed[0]} {asked.get(changed[0])} instead of "
+            f"{saved.get(changed[0])}; pass what it was started with, or another output folder"
+        )
+    accelerator.load_state(checkpoint)
+
+
+def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """Nested settings as one level: {"training.epochs": 3}."""
+    leaves = {}
+    for name, value in settings.items():
+        nested = _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
+        leaves |= nested
+    return leaves
