@@ -44,8 +44,8 @@ class NeurtConfig(PreTrainedConfig):
         use_mask_token: Add a learned vector to hidden frames, weighted by their share of hidden channels.
         use_mask_indicator: Give the model one more input per channel, 1 where the value is hidden.
         fill: What stands in place of hidden values: "zero", or "linear", straight lines between visible ones.
-        standardize_windows: Subtract each channel's mean over visible frames and divide by its standard deviation;
-            reconstructions are returned in the scale of `input_values`.
+        standardize_windows: Subtract each channel's mean over visible frames and divide by its standard deviation,
+            which the encoder is told beside; reconstructions are returned in the scale of `input_values`.
         predict_correction: Decode a correction to the filled values instead of the values; needs `fill="linear"`.
         pretraining_subjects: Animals that pretraining has seen; an evaluation that meets one of them says so.
 

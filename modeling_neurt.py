@@ -132,17 +132,30 @@ class NeurtEmbeddings(nn.Module):
         self.config = config
         input_size = config.num_channels * (2 if config.use_mask_indicator else 1)
         self.input_projection = nn.Linear(input_size, config.hidden_size)
+        # Standardised windows have lost the level and spread that may tell groups of animals apart.
+        self.level_projection = (
+            nn.Linear(2 * config.num_channels, config.hidden_size, bias=False) if config.standardize_windows else None
+        )
         self.mask_token = nn.Parameter(torch.zeros(config.hidden_size)) if config.use_mask_token else None
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
-    def forward(self, values: torch.Tensor, hidden: torch.Tensor) -> torch.Tensor:
+    def forward(
+        self,
+        values: torch.Tensor,
+        hidden: torch.Tensor,
+        center: torch.Tensor | None = None,
+        scale: torch.Tensor | None = None,
+    ) -> torch.Tensor:
         values = values.to(self.input_projection.weight.dtype)
         hidden = hidden.to(values.dtype)
         if self.config.use_mask_indicator:
             values = torch.cat([values, hidden], dim=-1)
         embeddings = self.input_projection(values)
+        if self.level_projection is not None:
+            level = torch.cat([center.asinh(), scale.log()], dim=-1)  # compressed: traces may be unscaled
+            embeddings = embeddings + self.level_projection(level.to(values.dtype))
         if self.mask_token is not None:
             embeddings = embeddings + hidden.mean(-1, keepdim=True) * self.mask_token
         if self.config.embedding_norm:
@@ -316,7 +329,7 @@ class NeurtModel(NeurtPreTrainedModel):
             hidden = hidden | ~attention_mask.bool().unsqueeze(-1)
         values, center, scale = self.hide(input_values.float(), hidden)
 
-        hidden_states = self.embeddings(values, hidden)
+        hidden_states = self.embeddings(values, hidden, center, scale)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )

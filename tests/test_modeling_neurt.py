@@ -309,11 +309,19 @@ def test_an_untrained_model_that_predicts_corrections_interpolates():
     torch.testing.assert_close(model(input_values=values, bool_masked_pos=hidden).reconstruction, values)
 
 
-def test_outputs_follow_the_scale_of_the_input_when_windows_are_standardised():
-    model, values, hidden = make(), windows(), mask()
-    expected = model(input_values=values, bool_masked_pos=hidden).reconstruction
-    scaled = model(input_values=100 * values - 7, bool_masked_pos=hidden).reconstruction
-    torch.testing.assert_close(scaled, 100 * expected - 7, rtol=1e-3, atol=1e-2)
+def test_reconstructions_come_back_in_the_scale_of_the_input():
+    model, values, hidden = make(), 100 * windows() - 7, mask()
+    torch.nn.init.zeros_(model.decoder.weight)
+    torch.nn.init.zeros_(model.decoder.bias)
+    visible = ~hidden.unsqueeze(-1).expand_as(values)
+    filled = fill_linearly(values.masked_fill(~visible, 0), visible)
+    torch.testing.assert_close(model(input_values=values, bool_masked_pos=hidden).reconstruction, filled)
+
+
+@pytest.mark.parametrize("change", [lambda values: values + 0.3, lambda values: values * 2])
+def test_a_classifier_of_standardised_windows_still_knows_their_level_and_spread(change):
+    model, values = make(NeurtForSequenceClassification), windows()
+    assert not torch.allclose(model(input_values=change(values)).logits, model(input_values=values).logits, atol=1e-4)
 
 
 def test_pooling_weights_sum_to_one_and_are_zero_on_padding():
