@@ -321,7 +321,8 @@ def test_reconstructions_come_back_in_the_scale_of_the_input():
 @pytest.mark.parametrize("change", [lambda values: values + 0.3, lambda values: values * 2])
 def test_a_classifier_of_standardised_windows_still_knows_their_level_and_spread(change):
     model, values = make(NeurtForSequenceClassification), windows()
-    assert not torch.allclose(model(input_values=change(values)).logits, model(input_values=values).logits, atol=1e-4)
+    difference = model(input_values=change(values)).logits - model(input_values=values).logits
+    assert difference.abs().max() > 1e-5  # rounding alone gives 1e-7
 
 
 def test_pooling_weights_sum_to_one_and_are_zero_on_padding():
