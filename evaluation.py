@@ -22,6 +22,7 @@ from .processing_neurt import CHANNELS
 
 MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")
 MODEL = "model"
+LEVELS = ("window", "recording", "subject")
 
 
 def linear_interpolation(
@@ -143,8 +144,9 @@ class ClassificationScores:
     """Scores of windows, recordings and subjects.
 
     Args:
-        rows: One dict per level ("window", "recording", "subject"): level, accuracy, balanced_accuracy, roc_auc, n,
-            n_per_class, undefined; see `neurt.metrics.subject_classification`. Undefined is NaN.
+        rows: One dict per predictor ("model" or a baseline's name) and level ("window", "recording", "subject"):
+            level, predictor, accuracy, balanced_accuracy, roc_auc, n, n_per_class, undefined; see
+            `neurt.metrics.subject_classification`. Undefined is NaN.
         subjects: One dict per animal: subject_id, label and decision (class ids), log_odds of class 1 (None with more
             than two classes), margin (log-probability of its own class minus the best other one's), num_recordings.
         class_names: The classes' names.
@@ -156,17 +158,18 @@ class ClassificationScores:
     class_names: tuple[str, ...]
     measured_on: MeasuredOn
 
-    def row(self, level: str = "subject") -> dict[str, Any]:
-        """The row of one level."""
-        return next(row for row in self.rows if row["level"] == level)
+    def row(self, level: str = "subject", predictor: str = MODEL) -> dict[str, Any]:
+        """The row of one level and predictor."""
+        return next(row for row in self.rows if (row["level"], row["predictor"]) == (level, predictor))
 
     def to_markdown(self) -> str:
-        """A table of the levels and a line that says what it was measured on."""
-        titles = {"level": "level", "accuracy": "accuracy", "balanced_accuracy": "balanced accuracy"}
+        """A table of the levels, baselines under the model, and a line that says what it was measured on."""
+        titles = {name: name.replace("_", " ") for name in ("level", "predictor", "accuracy", "balanced_accuracy")}
         titles |= {"roc_auc": "ROC-AUC", "n": "n", "n_per_class": "n per class"}
         reasons = dict.fromkeys(f"{row['level']}: {row['undefined']}" for row in self.rows if row["undefined"])
         notes = f"Not defined ({'; '.join(reasons)}). " if reasons else ""
-        return f"{_markdown_table(titles, self.rows)}\n\n{notes}{self.measured_on}.\n"
+        ordered = sorted(self.rows, key=lambda row: LEVELS.index(row["level"]))
+        return f"{_markdown_table(titles, ordered)}\n\n{notes}{self.measured_on}.\n"
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
@@ -293,7 +296,7 @@ def evaluate_classification(
     measured_on = tally.measured_on(simulated, seed)
     windows = scored_windows(np.concatenate(logits), columns["labels"], columns["recording_id"], columns["subject_id"])
     units = levels(windows)
-    rows = [{"level": level, **unit_scores(scored)} for level, scored in units.items()]
+    rows = [{"level": level, "predictor": MODEL, **unit_scores(scored)} for level, scored in units.items()]
     subjects = _subject_rows(units["subject"], units["recording"])
     return ClassificationScores(rows, subjects, _class_names(model, windows), measured_on)
 

@@ -68,11 +68,13 @@ def write_summary(
     if examples:
         parts += ["![Example windows](reconstruction.png)"]
     if classification is not None:
-        parts += ["## Groups of animals", classification.to_markdown(), "![Subjects by group](subjects.png)"]
+        parts += ["## Groups of animals", _group_verdict(classification), classification.to_markdown()]
+        parts += ["![Subjects by group](subjects.png)"]
     parts += ["## Split", _split_table(split)] if split else []
     parts += ["## Files", _file_list(folder)]
     path = folder / "summary.md"
-    _replace(path, lambda beside: beside.write_text("\n\n".join(part.strip() for part in parts) + "\n", "utf-8"))
+    text = "\n\n".join(part.strip() for part in parts if part)
+    _replace(path, lambda beside: beside.write_text(f"{text}\n", "utf-8"))
     return path
 
 
@@ -203,6 +205,21 @@ def _verdict(scores):
     unbeaten = [name for name, ratio in ratios.items() if not ratio < 1]
     end = f"**not better than {' and '.join(unbeaten)}**" if unbeaten else "better than each baseline"
     return f"Squared error of the model on hidden frames of the own trace ({kind}data): {times}; {end}."
+
+
+def _group_verdict(scores):
+    """Say first whether the model tells animals apart better than every baseline; empty without one."""
+    model, *baselines = (row for row in scores.rows if row["level"] == "subject")
+    measure, name = ("accuracy", "Accuracy") if np.isnan(model["roc_auc"]) else ("roc_auc", "AUC")
+    compared = [row for row in baselines if not np.isnan(row[measure])]
+    if not compared:
+        return ""
+    kind = "simulated " if scores.measured_on.simulated else ""
+    values = ", ".join(f"{row[measure]:.3f} for {row['predictor']}" for row in (model, *compared))
+    unbeaten = {row["predictor"]: row[measure] > model[measure] for row in compared if row[measure] >= model[measure]}
+    words = [f"{predictor} {'did better' if better else 'did as well'}" for predictor, better in unbeaten.items()]
+    end = f"**{' and '.join(words)}, without a neural network**" if words else "the model did better"
+    return f"{name} over {model['n']} {kind}test subjects: {values}; {end}."
 
 
 def _split_table(split):

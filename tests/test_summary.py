@@ -1,5 +1,6 @@
 """The summary: what it says, what it draws, and that strangers' text stays text."""
 
+import dataclasses
 import re
 
 import matplotlib.image
@@ -26,6 +27,7 @@ def classification_scores(classes=("wild type", "5xFAD"), auc=0.75):
     rows = [
         {
             "level": level,
+            "predictor": "model",
             "accuracy": 0.5,
             "balanced_accuracy": 0.5,
             "roc_auc": auc,
@@ -75,7 +77,7 @@ def test_the_summary_has_command_tables_split_and_files(tmp_path):
     assert text.startswith("# A run\n")
     assert "```\nneurt demo --seed 0\n```" in text
     assert "| own | linear interpolation | 0.400 | 0.300 | 0.1 | 0.900 | 1 | 7 |" in text
-    assert "| subject | 0.500 | 0.500 | 0.750 | 4 | 2 / 2 |" in text
+    assert "| subject | model | 0.500 | 0.500 | 0.750 | 4 | 2 / 2 |" in text
     assert "| held out | 2 | m1, m2 |" in text
     assert text.endswith("- model\\/\n- reconstruction.png\n- subjects.png\n- summary.md\n")
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
@@ -114,6 +116,39 @@ def test_scores_that_contradict_the_summary_about_simulation_are_refused(tmp_pat
 )
 def test_the_first_line_of_the_scores_says_which_baselines_are_beaten(tmp_path, error, verdict):
     assert verdict in write(tmp_path, reconstruction=reconstruction_scores(error))
+
+
+def with_baseline(scores, **changes):
+    subject = scores.row("subject")
+    rows = [subject | {"predictor": "simple statistics"} | changes]
+    return dataclasses.replace(scores, rows=scores.rows + rows)
+
+
+@pytest.mark.parametrize(
+    ("auc", "verdict"),
+    [
+        (0.5, "AUC over 4 simulated test subjects: 0.750 for model, 0.500 for simple statistics; the model did"),
+        (0.75, "0.750 for simple statistics; **simple statistics did as well, without a neural network**."),
+        (1.0, "1.000 for simple statistics; **simple statistics did better, without a neural network**."),
+    ],
+)
+def test_the_first_line_on_groups_says_whether_simple_statistics_do_as_well(tmp_path, auc, verdict):
+    text = write(tmp_path, classification=with_baseline(classification_scores(), roc_auc=auc))
+    assert verdict in text
+    lines = [line for line in text.splitlines() if line.startswith("| subject |")]
+    assert [line.split(" | ")[1] for line in lines] == ["model", "simple statistics"]
+
+
+def test_groups_are_compared_by_accuracy_where_there_is_no_auc_and_not_at_all_without_a_score(tmp_path):
+    alone, nan = classification_scores(auc=float("nan")), float("nan")
+    assert "Accuracy over 4 simulated test subjects: 0.500 for model, 0.250 for simple" in write(
+        tmp_path, classification=with_baseline(alone, accuracy=0.25)
+    )
+    undefined = with_baseline(alone, accuracy=nan, undefined="no training recording of class 1")
+    for scores in (alone, undefined):
+        text = write(tmp_path, classification=scores)
+        assert "test subjects" not in text and "\n\n\n" not in text
+    assert "subject: no training recording of class 1" in write(tmp_path, classification=undefined)
 
 
 def test_what_is_not_given_is_left_out(tmp_path):
