@@ -2,8 +2,10 @@
 
     neurt pretrain BUILD --output MODEL                                        one process, on a GPU if there is one
     accelerate launch -m neurt.train pretrain BUILD --output MODEL             as `accelerate config` says
-    accelerate launch --num_processes 2 --cpu -m neurt.train pretrain ...      two processes on CPUs
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 -m neurt.train pretrain ...    on CPUs
     neurt finetune BUILD --model MODEL --label genotype --output CLASSIFIER
+
+(accelerate's own --cpu starts one process, whatever --num_processes says.)
 
 A batch size counts the windows of one optimiser step over all processes, so the same command trains the same way
 everywhere. Interrupted, the same command with --resume goes on.
@@ -21,6 +23,7 @@ from accelerate.utils import set_seed
 from torch.utils.data import DataLoader, Subset
 from transformers import PreTrainedModel
 
+from .baselines import beside_simple_statistics
 from .configuration_neurt import NeurtConfig
 from .dataset_scripts.parquet_build import read_build
 from .dataset_scripts.recording import Recording
@@ -265,6 +268,8 @@ def finetune(
     simulated = is_simulated(recordings)
     loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate_windows)
     scores = evaluate_classification(classifier, loader, simulated=simulated, seed=options.seed)
+    sides = datasets["train"], datasets["test"]
+    scores = beside_simple_statistics(scores, recordings, *sides, processor.normalization)
     release = Release(output, classifier, processor, chosen, seen, simulated, command, settings, datasets)
     return release.write("Fine-tuning", log, classification=scores)
 

@@ -195,11 +195,19 @@ def _accelerator(options: TrainingOptions, model: PreTrainedModel) -> Accelerato
     AcceleratorState._reset_state()
     # A classifier that reads the last layer after its attention leaves that layer's feed-forward without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=model.config.readout_position == "attention")
-    return Accelerator(
+    accelerator = Accelerator(
         gradient_accumulation_steps=options.accumulation_steps,
         mixed_precision=options.mixed_precision,
         kwargs_handlers=[unused],
     )
+    launched = int(os.environ.get("WORLD_SIZE", 1))
+    if launched != accelerator.num_processes:
+        # Each would train alone, and write over the others' files.
+        raise ValueError(
+            f"expected the {launched} processes that were launched to train as one, got {accelerator.num_processes}; on "
+            "CPUs set ACCELERATE_USE_CPU=true"
+        )
+    return accelerator
 
 
 def _check_batches(num_windows: int, options: TrainingOptions, accelerator: Accelerator) -> int:

@@ -1,0 +1,92 @@
+"""Tiny simulated builds and tiny models, made once: what the tests of training and inference share."""
+
+import os
+
+os.environ["HF_HUB_OFFLINE"] = "1"
+
+import pytest
+import torch
+from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
+from neurt.dataset_scripts.parquet_build import read_build, write_build
+from neurt.dataset_scripts.simulate import write_study
+from neurt.dataset_scripts.simulation_config import SimulationConfig
+from neurt.train import FinetuneOptions, SplitOptions, TrainingOptions, finetune, pretrain
+
+# Windows of 40 frames from 116: the third is padded, so that pieces of a batch hide different numbers of frames.
+FRAMES, WINDOW = 116, 40
+TINY = {
+    "hidden_size": 16,
+    "intermediate_size": 32,
+    "num_hidden_layers": 2,
+    "num_attention_heads": 2,
+    "max_position_embeddings": WINDOW,
+}
+
+
+@pytest.fixture(scope="session", autouse=True)
+def one_thread():
+    """Tiny matrices are fastest so, and sums do not depend on the machine."""
+    torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session")
+def build(tmp_path_factory):
+    """Three simulated mice of each group (odd numbers: control), two sessions each."""
+    folder = tmp_path_factory.mktemp("data") / "build"
+    config = SimulationConfig(subjects_per_group=3, sessions=2, neurons=8, duration=FRAMES / 5, sampling_rate=5)
+    write_study(config, folder)
+    return folder
+
+
+@pytest.fixture(scope="session")
+def rebuild(build):
+    """Write a changed copy of the build: each recording as a function makes it, or leaves it out with None."""
+
+    def write(folder, change):
+        changed = filter(None, map(change, read_build(build)))
+        write_build(changed, folder, builder="test", parameters={})
+        return folder
+
+    return write
+
+
+@pytest.fixture
+def tiny_model():
+    """A new masked model; the same weights for the same seed."""
+
+    def make(seed=0, **settings):
+        torch.manual_seed(seed)
+        return NeurtForMaskedSignalModeling(NeurtConfig(**{**TINY, **settings}))
+
+    return make
+
+
+@pytest.fixture(scope="session")
+def pretrained(build, tmp_path_factory):
+    """A masked model, pretrained on four mice; sim003 chose its weights, sim005 and sim006 were held out."""
+    folder = tmp_path_factory.mktemp("models") / "pretrained"
+    torch.manual_seed(0)
+    pretrain(
+        build,
+        folder,
+        model=NeurtForMaskedSignalModeling(NeurtConfig(**TINY)),
+        processor=NeurtProcessor(window_length=WINDOW),
+        split=SplitOptions(test=("sim005", "sim006"), validation_fraction=0.1),
+        options=TrainingOptions(epochs=2, batch_size=32),
+    )
+    return folder
+
+
+@pytest.fixture(scope="session")
+def classifier(build, pretrained, tmp_path_factory):
+    """A classifier of the two groups, fine-tuned on sim001 to sim004."""
+    folder = tmp_path_factory.mktemp("models") / "classifier"
+    finetune(
+        build,
+        folder,
+        model=pretrained,
+        finetuning=FinetuneOptions("group"),
+        split=SplitOptions(test=("sim005", "sim006")),
+        options=TrainingOptions(epochs=2, batch_size=32),
+    )
+    return folder
