@@ -1,5 +1,6 @@
 """The baseline for groups: its statistics by hand, what it may see, and that it never crashes a run."""
 
+import json
 import warnings
 
 import numpy as np
@@ -210,3 +211,15 @@ def test_the_baseline_stands_beside_the_model_for_the_recordings_that_both_can_u
         ["| subject", "model"],
         ["| subject", SIMPLE_STATISTICS],
     ]
+
+
+def test_fine_tuning_writes_the_baseline_into_its_results_and_its_summary(classifier):
+    rows = json.loads((classifier / "results.json").read_text())["classification"]["rows"]
+    found = {(row["level"], row["predictor"]): row for row in rows}
+    assert list(found) == [
+        *((level, "model") for level in ("window", "recording", "subject")),
+        *((level, SIMPLE_STATISTICS) for level in ("recording", "subject")),
+    ]
+    for level, n_per_class in {"recording": [2, 2], "subject": [1, 1]}.items():
+        assert found[level, "model"]["n_per_class"] == found[level, SIMPLE_STATISTICS]["n_per_class"] == n_per_class
+    assert "AUC over 2 simulated test subjects: " in (classifier / "summary.md").read_text()
