@@ -4,6 +4,7 @@ Shapes: N neurons, T frames, C channels (5), B windows, L frames in a window.
 """
 
 from collections.abc import Iterable, Sequence
+from itertools import pairwise
 from typing import Any
 
 import numpy as np
@@ -48,8 +49,9 @@ def scale_traces(traces: np.ndarray, normalization: str) -> np.ndarray:
 
 def pairwise_distances(centroids: np.ndarray) -> np.ndarray:
     """Euclidean distances between positions (N, 2) -> float64 (N, N), in the unit of the positions."""
-    differences = centroids[:, None].astype(np.float64) - centroids[None]
-    return np.hypot(differences[..., 0], differences[..., 1])
+    x, y = centroids.T.astype(np.float64)
+    distances = x[:, None] - x
+    return np.hypot(distances, y[:, None] - y, out=distances)
 
 
 def neighbour_statistics(
@@ -113,23 +115,30 @@ def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple
     return mean, np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
 
 
-def window_bounds(
-    num_frames: int, segment_starts: Sequence[int], length: int, stride: int, min_frames: int = MIN_FRAMES
-) -> list[tuple[int, int]]:
+def window_bounds(num_frames: int, segment_starts: Sequence[int], length: int, stride: int) -> list[tuple[int, int]]:
     """First frame and end of each window; none crosses a segment border, the last of a segment may be short.
+
+    Remainders under `MIN_FRAMES` are left out.
 
     Args:
         num_frames: Frames T of the recording.
         segment_starts: Frames at which segments begin, from 0.
         length: Frames in a whole window.
         stride: Frames from one window's start to the next one's.
-        min_frames: Shorter remainders are left out.
+
+    Raises:
+        ValueError: If the segments do not begin with frame 0 and follow one another.
     """
+    edges = [*map(int, segment_starts), num_frames]
+    if edges[0] != 0 or any(start >= stop for start, stop in pairwise(edges)):
+        raise ValueError(
+            f"expected increasing segment_starts from 0 to below {num_frames} frames, got {edges[:-1][:5]}"
+        )
     bounds = []
-    for start, stop in zip(segment_starts, [*segment_starts[1:], num_frames], strict=True):
+    for start, stop in pairwise(edges):
         for first in range(start, stop, stride):
             end = min(first + length, stop)
-            if end - first >= min_frames:
+            if end - first >= MIN_FRAMES:
                 bounds.append((first, end))
             if end == stop:
                 break
@@ -204,7 +213,7 @@ class NeurtProcessor(ProcessorMixin):
         Raises:
             ValueError: If shapes, units or counts are not what they should be.
         """
-        self._check_expectations(sampling_rate, trace_kind)
+        self.check_expectations(sampling_rate, trace_kind)
         channels, dropped = self.channels_and_dropped(traces, centroids, coordinate_unit, missing_neighbours)
         neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
         bounds = window_bounds(channels.shape[1], segment_starts, self.window_length, self.window_stride)
@@ -306,7 +315,7 @@ class NeurtProcessor(ProcessorMixin):
     def _radius(self, distances: np.ndarray, coordinate_unit: str | None) -> float:
         """The neighbourhood radius in the unit of the distances."""
         if self.radius_unit == "quantile":
-            return float(np.quantile(distances[np.triu_indices_from(distances, 1)], self.neighbour_radius))
+            return float(np.quantile(distances[~np.tri(len(distances), dtype=bool)], self.neighbour_radius))
         if coordinate_unit != self.radius_unit:
             raise ValueError(
                 f"expected positions in {self.radius_unit}, the unit of neighbour_radius, got {coordinate_unit}; give "
@@ -327,7 +336,16 @@ class NeurtProcessor(ProcessorMixin):
             expected = f"between 0 and {largest} ({self.radius_unit})"
             raise ValueError(f"expected neighbour_radius {expected}, got {self.neighbour_radius}")
 
-    def _check_expectations(self, sampling_rate: float | None, trace_kind: str | None):
+    def check_expectations(self, sampling_rate: float | None, trace_kind: str | None):
+        """Warn of a recording that is unlike those the model was trained on.
+
+        Args:
+            sampling_rate: Hz, or None if it is not known.
+            trace_kind: As in `Recording`, or None if it is not known.
+
+        Raises:
+            ValueError: If the sampling rate is not above 0.
+        """
         if sampling_rate is not None and not (np.isfinite(sampling_rate) and sampling_rate > 0):
             raise ValueError(f"expected a sampling_rate above 0 Hz, got {sampling_rate}")
         expected = self.sampling_rate
@@ -340,15 +358,16 @@ class NeurtProcessor(ProcessorMixin):
 def check_arrays(
     traces: np.ndarray, centroids: np.ndarray | None, missing_neighbours: str
 ) -> tuple[np.ndarray, np.ndarray]:
-    """Traces (N, T) and positions (N, 2), all NaN where there are none; refuses what cannot be meant.
+    """Traces float32 (N, T) and positions (N, 2), all NaN where there are none; refuses what cannot be meant.
 
     Raises:
         ValueError: If a shape is wrong, seems transposed, or positions are missing and must not be.
     """
     if missing_neighbours not in ("error", "mask"):
         raise ValueError(f'expected missing_neighbours "error" or "mask", got {missing_neighbours!r}')
-    traces = np.asarray(traces)
-    if traces.ndim != 2:
+    with np.errstate(over="ignore"):  # what float32 cannot hold becomes infinite, and is dropped as such
+        traces = np.asarray(traces, dtype=np.float32)
+    if traces.ndim != 2 or len(traces) == 0:
         raise ValueError(f"expected traces of shape (neurons, frames), got {traces.shape}")
     if traces.shape[1] < MIN_FRAMES:
         raise ValueError(
