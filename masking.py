@@ -27,14 +27,16 @@ def span_mask(
         geometric_p: Span lengths follow a geometric law with this parameter, cut at `max_span` (the original's 0.2).
 
     Returns:
-        bool (num_frames,), True where hidden. The last frame is as likely as any other; in the original it never was.
+        bool (num_frames,), True where hidden. The first and last frames are hidden as well, but less often than
+        others, for no span reaches over an end; in the original the last frame never was.
     """
     lengths = np.arange(1, max_span + 1)
     law = (1 - geometric_p) ** lengths
+    law /= law.sum()
     budget = max(1, round(mask_ratio * num_frames))
     spans = []
     while budget:
-        spans.append(min(int(generator.choice(lengths, p=law / law.sum())), budget))
+        spans.append(min(int(generator.choice(lengths, p=law)), budget))
         budget -= spans[-1]
     # The visible frames that are not needed as separators fall at random before, between and after the spans.
     free = num_frames - sum(spans) - (len(spans) - 1)
