@@ -74,13 +74,16 @@ def split_recordings(
     if unknown:
         raise ValueError(f"expected {by}s to hold out among {', '.join(sorted(classes))}, got {', '.join(unknown)}")
     generator = np.random.default_rng(seed)
-    test = sorted(test) or _draw(classes, test_fraction, generator)
+    test = sorted(set(test)) or _draw(classes, test_fraction, generator)
     rest = {group: value for group, value in classes.items() if group not in test}
     validation = _draw(rest, validation_fraction, generator) if validation_fraction else []
     train = sorted(set(rest) - set(validation))
     if not train or not test:
-        hint = "; with one animal, split by session" if by == "subject" else ""
-        raise ValueError(f"expected at least one {by} to train on and one to test on, got {len(classes)} in all{hint}")
+        hint = "split by session" if by == "subject" and len(classes) == 1 else "hold out fewer"
+        raise ValueError(
+            f"expected at least one {by} to train on and one to test on, got {len(classes)} in all, {len(test)} for "
+            f"the test and {len(validation)} for validation; {hint}"
+        )
     return Split(by, tuple(train), tuple(validation), tuple(test))
 
 
