@@ -7,6 +7,7 @@ import numpy as np
 from torch.utils.data import Dataset
 
 from ..processing_neurt import NeurtProcessor, make_window, window_bounds
+from ..splits import label_of
 from .recording import Recording
 
 
@@ -44,16 +45,15 @@ class WindowDataset(Dataset):
         self.skipped: dict[str, str] = {}
         self.dropped: dict[str, dict[str, int]] = {}
         self._recordings: list[dict[str, Any]] = []
-        self._windows: list[np.ndarray] = []
-        for recording in recordings:
-            self._add(recording, processor)
-        if not self._windows:
+        tables = [table for recording in recordings if (table := self._add(recording, processor)) is not None]
+        if not tables:
             reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
             raise ValueError(f"expected recordings that give windows, got none ({reasons or 'no recordings at all'})")
         # One row a window: recording, neuron, first frame, end.
-        self._windows = np.concatenate(self._windows)
+        self._windows = np.concatenate(tables)
 
-    def _add(self, recording: Recording, processor: NeurtProcessor):
+    def _add(self, recording: Recording, processor: NeurtProcessor) -> np.ndarray | None:
+        """Keep a recording's channels; returns its rows of the table of windows, None if it is skipped."""
         try:
             channels, dropped = processor.channels_and_dropped(
                 recording.traces,
@@ -63,13 +63,13 @@ class WindowDataset(Dataset):
             )
         except ValueError as error:
             self.skipped[recording.recording_id] = str(error)
-            return
+            return None
         bounds = window_bounds(
             recording.num_frames, recording.segment_starts, processor.window_length, processor.window_stride
         )
         if not bounds:
             self.skipped[recording.recording_id] = "no segment is long enough for a window"
-            return
+            return None
         if dropped:
             self.dropped[recording.recording_id] = {reason: len(neurons) for reason, neurons in dropped.items()}
         neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
@@ -77,8 +77,9 @@ class WindowDataset(Dataset):
         table[:, 0] = len(self._recordings)
         table[:, 1] = np.repeat(neurons, len(bounds))
         table[:, 2:] = np.tile(bounds, (len(neurons), 1))
-        self._windows.append(table)
+        processor.check_expectations(recording.sampling_rate, recording.trace_kind)
         self._recordings.append(self._describe(recording, channels))
+        return table
 
     def _describe(self, recording: Recording, channels: np.ndarray) -> dict[str, Any]:
         description = {
@@ -93,7 +94,7 @@ class WindowDataset(Dataset):
         return description
 
     def _class_id(self, recording: Recording) -> int:
-        value = recording.labels.get(self.label)
+        value = label_of(recording, self.label)
         if value not in self.label2id:
             raise ValueError(
                 f"recording {recording.recording_id!r}: expected label {self.label!r} among "
