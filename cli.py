@@ -9,9 +9,20 @@ from pathlib import Path
 from typing import Annotated
 
 import typer
+import typer.core
 from huggingface_hub.errors import StrictDataclassError
 
+
+class _Commands(typer.core.TyperGroup):
+    """Remembers the words of the command for the summary of what it made; `neurt demo` runs several in one process."""
+
+    def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
+        ctx.meta["neurt.command"] = shlex.join(["neurt", *args])
+        return super().parse_args(ctx, args)
+
+
 app = typer.Typer(
+    cls=_Commands,
     help="NEuRT: a transformer for neuronal activity recorded with calcium imaging.",
     no_args_is_help=True,
     add_completion=False,
@@ -170,10 +181,6 @@ def _chosen(options: type, flags: dict):
     return options(**{name: value for name, value in flags.items() if name in names})
 
 
-def _command() -> str:
-    return shlex.join(["neurt", *sys.argv[1:]])
-
-
 def _report(output: Path, results: dict) -> None:
     """Print the summary of a training run, on one process only."""
     if int(os.environ.get("RANK", 0)) == 0:
@@ -191,6 +198,7 @@ def _print_seen(subjects: list[str]) -> None:
 
 @app.command()
 def pretrain(
+    context: typer.Context,
     build: _Build,
     output: _Output,
     model: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="new ones")] = None,
@@ -229,13 +237,14 @@ def pretrain(
         options=_chosen(train.TrainingOptions, flags),
         missing_neighbours=missing_neighbours,
         resume=resume,
-        command=_command(),
+        command=context.meta["neurt.command"],
     )
     _report(output, results)
 
 
 @app.command()
 def finetune(
+    context: typer.Context,
     build: _Build,
     output: _Output,
     model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
@@ -274,7 +283,7 @@ def finetune(
         options=_chosen(train.TrainingOptions, flags),
         missing_neighbours=missing_neighbours,
         resume=resume,
-        command=_command(),
+        command=context.meta["neurt.command"],
     )
     _report(output, results)
 

@@ -50,8 +50,13 @@ class Release:
         results |= {"simulated": self.simulated, "command": self.command, "settings": self.settings}
         results |= {"split": self.split.to_dict(), "seen_in_training": self.seen}
         results |= {"skipped": self._skipped(), "dropped": self._dropped(), "log": log}
-        if not PartialState().is_main_process:
-            return results
+        if PartialState().is_main_process:
+            self._write(title, results, scores, examples)
+        PartialState().wait_for_everyone()
+        return results
+
+    def _write(self, title: str, results: dict, scores: dict, examples):
+        """Put everything together aside, then move it into the folder."""
         aside = self.output / "training" / "release"
         shutil.rmtree(aside, ignore_errors=True)
         save_quietly(self.model, aside)
@@ -71,7 +76,6 @@ class Release:
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "results.json"):
             os.replace(path, self.output / path.name)
         aside.rmdir()
-        return results
 
     def _skipped(self) -> dict[str, str]:
         return {name: why for dataset in self.datasets.values() for name, why in dataset.skipped.items()}

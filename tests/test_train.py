@@ -1,0 +1,442 @@
+"""Pretraining and fine-tuning: the same on two processes, nothing half-written, nobody tested who was trained on."""
+
+import hashlib
+import json
+import os
+import re
+import shlex
+import signal
+import subprocess
+import sys
+import time
+from dataclasses import replace
+
+import pytest
+import torch
+from neurt import (
+    NeurtConfig,
+    NeurtForMaskedSignalModeling,
+    NeurtForSequenceClassification,
+    NeurtProcessor,
+    training_loop,
+)
+from neurt.cli import app
+from neurt.dataset_scripts.parquet_build import read_build
+from neurt.splits import split_recordings
+from neurt.train import (
+    FinetuneOptions,
+    SplitOptions,
+    TrainingOptions,
+    finetune,
+    parameter_groups,
+    pretrain,
+    pretraining_model,
+    window_processor,
+)
+from safetensors.torch import load_file
+
+ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
+SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
+HELD_OUT = ("sim005", "sim006")
+TWO_PROCESSES = """
+import json, sys
+from neurt.cli import app
+for command in json.loads(sys.argv[1]):
+    app(command, standalone_mode=False)
+from accelerate import PartialState
+print("process", PartialState().process_index, "of", PartialState().num_processes)
+"""
+
+
+def run(*words):
+    app([str(word) for word in words], standalone_mode=False)
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def assert_same_weights(first, second):
+    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def assert_near_weights(first, second):
+    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    # The same number added to every key moves no softmax: these gradients are rounding errors, which Adam scales up.
+    names = [name for name in first if not name.endswith("k_proj.bias")]
+    assert max((first[name] - second[name]).abs().max().item() for name in names) < 1e-5
+
+
+@pytest.fixture
+def config_file(tmp_path, tiny_model):
+    path = tmp_path / "config.json"
+    tiny_model().config.to_json_file(path)
+    return path
+
+
+CONFIG_NAMES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "max_position_embeddings",
+)
+
+
+@pytest.fixture
+def tiny_pretrain(build, tiny_model):
+    """Pretrain a tiny model for an epoch."""
+
+    def train(output, build=build, **overrides):
+        options = overrides.pop("options", TrainingOptions(epochs=1, batch_size=32))
+        split = overrides.pop("split", SplitOptions(test=HELD_OUT))
+        overrides = {"model": tiny_model(), "processor": NeurtProcessor(window_length=40), **overrides}
+        return pretrain(build, output, split=split, options=options, **overrides)
+
+    return train
+
+
+@pytest.fixture
+def tiny_finetune(build, pretrained):
+    """Fine-tune the tiny pretrained model for an epoch."""
+
+    def train(output, build=build, label="group", **overrides):
+        options = TrainingOptions(**{"epochs": 1, "batch_size": 32, **overrides.pop("options", {})})
+        split = overrides.pop("split", SplitOptions(test=HELD_OUT))
+        finetuning = FinetuneOptions(label, **overrides.pop("finetuning", {}))
+        overrides = {"model": pretrained, **overrides}
+        return finetune(build, output, finetuning=finetuning, split=split, options=options, **overrides)
+
+    return train
+
+
+def test_two_processes_train_as_one_does(build, tmp_path, config_file):
+    # An epoch is one step, so the log holds the loss of every step.
+    def commands(folder, *flags):
+        shared = ("--test", "sim005", "--test", "sim006", "--epochs", 3, "--batch-size", 96, *flags)
+        model = ("--config", config_file, "--window-length", 40, "--validation-fraction", 0.1)
+        pretrained = ["pretrain", build, "--output", folder / "pretrained", *model, *shared]
+        classifier = ["finetune", build, "--output", folder / "classifier", "--model", folder / "pretrained"]
+        classifier += ["--label", "group", "--learning-rate", 1e-3, *shared]
+        return [[str(word) for word in command] for command in (pretrained, classifier)]
+
+    for command in commands(tmp_path / "one"):
+        run(*command)
+    for command in commands(tmp_path / "accumulated", "--accumulation-steps", 2):
+        run(*command)
+    script = tmp_path / "both.py"
+    script.write_text(TWO_PROCESSES)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
+    launched = subprocess.run(
+        [*launcher, str(script), json.dumps(commands(tmp_path / "two"))],
+        env={**ONE_THREAD, "ACCELERATE_USE_CPU": "true"},
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert launched.returncode == 0, launched.stderr
+    assert "process 0 of 2" in launched.stdout and "process 1 of 2" in launched.stdout
+    for model in ("pretrained", "classifier"):
+        expected = results(tmp_path / "one" / model)["log"]
+        assert [entry["step"] for entry in expected] == [1, 2, 3]
+        for other in ("two", "accumulated"):
+            log = results(tmp_path / other / model)["log"]
+            assert log == [pytest.approx(entry, abs=1e-5) for entry in expected]
+            assert_near_weights(tmp_path / other / model, tmp_path / "one" / model)
+
+
+def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(build, tmp_path, config_file):
+    flags = ["--config", config_file, "--window-length", 40, "--epochs", 12, "--batch-size", 32]
+    flags += ["--checkpoint-every", 1, "--validation-fraction", 0.1]
+    whole = ["pretrain", build, "--output", tmp_path / "whole", *flags]
+    run(*whole)
+
+    killed = tmp_path / "killed"
+    command = [sys.executable, "-m", "neurt.train", "pretrain", build, "--output", killed, *flags]
+    with subprocess.Popen(map(str, command), env=ONE_THREAD, **SILENT) as process:
+        deadline = time.monotonic() + 60
+        while not any(killed.glob("training/step-1?")) and time.monotonic() < deadline:
+            time.sleep(0.001)
+        process.send_signal(signal.SIGKILL)
+    assert process.returncode == -signal.SIGKILL
+    assert [path.name for path in killed.iterdir()] == ["training"]
+
+    with pytest.raises(ValueError, match="got an unfinished run in .* pass --resume to go on"):
+        run("pretrain", build, "--output", killed, *flags)
+    run("pretrain", build, "--output", killed, *flags, "--resume")
+    assert_same_weights(killed, tmp_path / "whole")
+    assert results(killed)["log"] == results(tmp_path / "whole")["log"]
+    assert results(tmp_path / "whole")["command"] == shlex.join(["neurt", *map(str, whole)])
+    assert results(killed)["reconstruction"] == results(tmp_path / "whole")["reconstruction"]
+    assert not list(killed.rglob("*writing*")) and len(list(killed.glob("training/step-*"))) == 1
+
+
+def test_a_fine_tuning_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, tiny_finetune, monkeypatch):
+    options = {"epochs": 2, "checkpoint_every": 1}
+    tiny_finetune(tmp_path / "whole", options=options)
+    step, taken = training_loop._step, []
+
+    def stop_at_the_fifth(*args):
+        taken.append(1)
+        if len(taken) == 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(training_loop, "_step", stop_at_the_fifth)
+        tiny_finetune(tmp_path / "cut", options=options)
+    tiny_finetune(tmp_path / "cut", options=options, resume=True)
+    assert_same_weights(tmp_path / "cut", tmp_path / "whole")
+    assert results(tmp_path / "cut") == results(tmp_path / "whole")
+
+
+def test_a_run_is_not_resumed_with_other_animals_held_out(tmp_path, tiny_pretrain, monkeypatch):
+    monkeypatch.setattr("neurt.train.evaluate_reconstruction", None)  # fails after training, before the release
+    with pytest.raises(TypeError):
+        tiny_pretrain(tmp_path)
+    with pytest.raises(ValueError, match="got model.pretraining_subjects .*'sim005', 'sim006'.* instead of"):
+        tiny_pretrain(tmp_path, split=SplitOptions(test=("sim001",)), resume=True)
+
+
+def test_a_pretrained_folder_holds_weights_code_processor_results_and_summary(pretrained):
+    names = {path.name for path in pretrained.iterdir()}
+    code = {"configuration_neurt.py", "modeling_neurt.py", "processing_neurt.py"}
+    model = {"config.json", "model.safetensors", "processor_config.json", *code}
+    assert names == model | {"results.json", "summary.md", "reconstruction.png", "training"}
+    summary = (pretrained / "summary.md").read_text()
+    assert "simulated" in summary and "linear interpolation" in summary
+    assert all(f"- {name}" in summary for name in names - {"training"})
+    assert NeurtProcessor.from_pretrained(pretrained).window_length == 40
+
+
+def test_results_hold_the_split_and_its_hash_the_settings_and_the_scores_beside_baselines(pretrained):
+    found = results(pretrained)
+    split = {"by": "subject", "train": ["sim001", "sim002", "sim004"], "validation": ["sim003"], "test": [*HELD_OUT]}
+    digest = hashlib.sha256(json.dumps(split).encode()).hexdigest()
+    assert found["split"] == {**split, "sha256": digest}
+    assert found["settings"]["training"]["batch_size"] == 32 and found["settings"]["missing_neighbours"] == "error"
+    predictors = {row["predictor"] for row in found["reconstruction"]["rows"]}
+    assert predictors == {"model", "linear interpolation", "window mean"}
+    assert found["simulated"] is True and found["reconstruction"]["measured_on"]["simulated"] is True
+    assert found["reconstruction"]["measured_on"]["subjects"] == [*HELD_OUT]
+    assert [entry["epoch"] for entry in found["log"]] == [1, 2]
+    assert found["skipped"] == {} and found["seen_in_training"] == []
+
+
+def test_the_released_weights_are_the_best_by_validation(pretrained):
+    best = min(results(pretrained)["log"], key=lambda entry: entry["validation_loss"])
+    assert_same_weights(pretrained, pretrained / "training" / f"best-{best['step']}")
+
+
+def test_without_validation_the_last_weights_are_released(classifier):
+    last = results(classifier)["log"][-1]
+    assert "validation_loss" not in last
+    assert_same_weights(classifier, classifier / "training" / f"step-{last['step']}")
+
+
+def test_the_animals_of_training_and_validation_are_stored_with_the_model(pretrained, classifier):
+    seen = ["sim001", "sim002", "sim003", "sim004"]
+    assert NeurtConfig.from_pretrained(pretrained).pretraining_subjects == seen
+    assert NeurtConfig.from_pretrained(classifier).pretraining_subjects == seen
+
+
+def test_split_by_session_the_animals_are_stored_and_not_the_sessions(tmp_path, tiny_pretrain):
+    split = SplitOptions(split_by="session", test=("sim001_ses-1",), allow_shared_subjects=True)
+    found = tiny_pretrain(tmp_path, split=split)
+    subjects = NeurtConfig.from_pretrained(tmp_path).pretraining_subjects
+    assert subjects == [f"sim00{number}" for number in range(1, 7)]
+    assert found["seen_in_training"] == ["sim001"]
+    assert "| tested although seen in training | 1 | sim001 |" in (tmp_path / "summary.md").read_text()
+
+
+def test_an_animal_seen_in_an_earlier_training_is_named_when_it_is_tested(tmp_path, pretrained, tiny_finetune):
+    found = tiny_finetune(tmp_path, split=SplitOptions(test=("sim001", "sim006")))
+    assert found["seen_in_training"] == ["sim001"]
+    further = pretraining_model(pretrained)
+    assert further.config.pretraining_subjects == ["sim001", "sim002", "sim003", "sim004"]
+
+
+def test_a_subject_on_both_sides_is_refused_before_anything_is_written(tmp_path, tiny_pretrain):
+    split = SplitOptions(split_by="session", test=("sim001_ses-1",))
+    with pytest.raises(ValueError, match="no subject in both training and test recordings, got sim001"):
+        tiny_pretrain(tmp_path / "model", split=split)
+    assert not (tmp_path / "model").exists()
+
+
+def test_a_subject_that_chooses_the_weights_must_not_be_tested_either(tmp_path, build, rebuild, tiny_pretrain):
+    kept = ("sim001_ses-1_field-1", "sim005_ses-1_field-1", "sim005_ses-2_field-1")
+    small = rebuild(tmp_path / "build", lambda recording: recording if recording.recording_id in kept else None)
+    options = {"by": "session", "test": ("sim005_ses-1",), "validation_fraction": 0.5}
+    splits = {seed: split_recordings(list(read_build(small)), seed=seed, **options) for seed in range(20)}
+    seed = next(seed for seed, split in splits.items() if split.validation == ("sim005_ses-2",))
+    with pytest.raises(ValueError, match="both training and test recordings, got sim005"):
+        tiny_pretrain(
+            tmp_path / "model",
+            build=small,
+            split=SplitOptions(split_by="session", test=("sim005_ses-1",), validation_fraction=0.5),
+            options=TrainingOptions(batch_size=8, seed=seed),
+        )
+
+
+def test_an_output_folder_with_a_model_is_refused_and_left_alone(tmp_path, tiny_pretrain, pretrained, tiny_finetune):
+    before = {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")}
+    for train in (tiny_pretrain, tiny_finetune):
+        with pytest.raises(ValueError, match="expected an output folder without a model"):
+            train(pretrained)
+    assert {path: path.stat().st_mtime_ns for path in pretrained.rglob("*")} == before
+
+
+def test_one_class_only_is_refused(tmp_path, rebuild, tiny_finetune):
+    control = rebuild(tmp_path / "build", lambda each: each if each.labels["group"] == "control" else None)
+    with pytest.raises(ValueError, match="at least two classes of 'group' to train on, got control"):
+        tiny_finetune(tmp_path / "model", build=control, split=SplitOptions(test=("sim005",)))
+
+
+def test_a_class_that_stands_in_the_test_only_is_refused(tmp_path, tiny_finetune):
+    with pytest.raises(ValueError, match="at least two classes of 'group' to train on, got control"):
+        tiny_finetune(tmp_path / "model", split=SplitOptions(test=("sim002", "sim004", "sim006")))
+
+
+def test_a_label_that_is_nowhere_or_missing_somewhere_is_refused(tmp_path, rebuild, tiny_finetune):
+    with pytest.raises(ValueError, match="expected a label 'genotype', got labels: group"):
+        tiny_finetune(tmp_path / "model", label="genotype")
+
+    def unlabel(recording):
+        return replace(recording, labels={}) if recording.subject_id == "sim003" else recording
+
+    partly = rebuild(tmp_path / "build", unlabel)
+    with pytest.raises(ValueError, match=r"recording 'sim003_ses-1_field-1': expected a label 'group'"):
+        tiny_finetune(tmp_path / "model", build=partly)
+    assert not (tmp_path / "model").exists()
+
+
+def test_windows_longer_than_the_model_has_positions_for_are_refused(tmp_path, tiny_pretrain, tiny_finetune):
+    for train in (tiny_pretrain, tiny_finetune):
+        with pytest.raises(ValueError, match="windows of at most 40 frames for this model, got 50"):
+            train(tmp_path / "model", processor=NeurtProcessor(window_length=50))
+    assert not (tmp_path / "model").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "values", "message"),
+    [
+        (SplitOptions, {"test_fraction": 1.0}, "expected test_fraction above 0 and below 1, got 1.0"),
+        (SplitOptions, {"validation_fraction": -0.1}, "expected validation_fraction from 0 to below 1, got -0.1"),
+        (FinetuneOptions, {"freeze": "head"}, "expected freeze among none, embeddings, encoder, got 'head'"),
+        (FinetuneOptions, {"layer_decay": 0}, "expected layer_decay above 0 and at most 1, got 0"),
+        (FinetuneOptions, {"head_learning_rate": 0}, "expected head_learning_rate above 0, got 0"),
+    ],
+)
+def test_options_that_cannot_be_used_are_refused(options, values, message):
+    with pytest.raises(ValueError, match=re.escape(message)):
+        options(**{"label": "group", **values} if options is FinetuneOptions else values)
+
+
+def learning_rates(model, **finetuning):
+    groups = parameter_groups(model, FinetuneOptions("group", **finetuning), learning_rate=1e-4)
+    names = {id(parameter): name for name, parameter in model.named_parameters()}
+    return {names[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
+
+
+def four_layers(**settings):
+    return NeurtForSequenceClassification(NeurtConfig(hidden_size=8, intermediate_size=8, **settings))
+
+
+def test_each_layer_learns_at_0_9_of_the_rate_of_the_one_above_and_embeddings_at_0_512():
+    model = four_layers()
+    rates = learning_rates(model, head_learning_rate=0.5)
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    factors = {"layers.3.": 1, "layers.2.": 0.9, "layers.1.": 0.81, "layers.0.": 0.729, "embeddings.": 0.512}
+    for prefix, factor in factors.items():
+        named = {rate for name, rate in rates.items() if name.startswith(f"neurt.{prefix}")}
+        assert list(named) == [pytest.approx(factor * 1e-4, rel=1e-12)]
+    assert {rates["pooling_query"], rates["classifier.weight"], rates["classifier.bias"]} == {0.5}
+
+
+def test_without_decay_all_layers_learn_alike_and_embeddings_never_faster_than_layers():
+    rates = learning_rates(four_layers(), layer_decay=1.0)
+    assert {rate for name, rate in rates.items() if name.startswith("neurt.")} == {1e-4}
+    rates = learning_rates(four_layers(), layer_decay=0.5)
+    assert rates["neurt.layers.0.mlp.fc1.weight"] == pytest.approx(1e-4 / 8)
+    assert rates["neurt.embeddings.input_projection.weight"] == pytest.approx(1e-4 / 16)
+
+
+def test_a_shared_layer_learns_at_the_full_rate():
+    model = four_layers(share_layers=True)
+    rates = learning_rates(model)
+    assert rates.keys() == dict(model.named_parameters()).keys()
+    assert rates["neurt.layers.0.mlp.fc1.weight"] == 1e-4
+
+
+@pytest.mark.parametrize(
+    ("freeze", "frozen"), [("none", "nothing"), ("embeddings", "neurt.embeddings."), ("encoder", "neurt.")]
+)
+def test_frozen_weights_stay_bit_for_bit_and_the_others_learn(tmp_path, pretrained, tiny_finetune, freeze, frozen):
+    tiny_finetune(tmp_path, finetuning={"freeze": freeze}, options={"learning_rate": 1e-2})
+    before, after = load_file(pretrained / "model.safetensors"), load_file(tmp_path / "model.safetensors")
+    encoder = [name for name in after if name.startswith("neurt.") and not name.endswith("mask_token")]
+    assert len(encoder) > 30
+    for name in encoder:
+        assert torch.equal(before[name], after[name]) == name.startswith(frozen), name
+    assert after["classifier.weight"].abs().sum() > 0
+
+
+def test_bf16_fine_tuning_runs_and_its_folder_opens_with_the_names_of_the_classes(tmp_path, tiny_finetune):
+    tiny_finetune(tmp_path, options={"mixed_precision": "bf16"})
+    model = NeurtForSequenceClassification.from_pretrained(tmp_path)
+    assert model.config.id2label == {0: "control", 1: "planted"}
+    assert model.config.label2id == {"control": 0, "planted": 1}
+    assert model.dtype == torch.float32
+    rows = {row["level"]: row["n"] for row in results(tmp_path)["classification"]["rows"]}
+    assert rows["subject"] == 2 and rows["recording"] == 4
+
+
+def test_a_new_head_is_drawn_from_the_seed(tmp_path, tiny_finetune):
+    torch.manual_seed(1)
+    tiny_finetune(tmp_path / "1")
+    torch.manual_seed(2)
+    tiny_finetune(tmp_path / "2")
+    assert_same_weights(tmp_path / "1", tmp_path / "2")
+
+
+def test_a_new_model_is_drawn_from_the_seed(config_file):
+    first, second = (pretraining_model(config=config_file, seed=seed).neurt.state_dict() for seed in (0, 0))
+    third = pretraining_model(config=config_file, seed=1).neurt.state_dict()
+    name = "layers.0.mlp.fc1.weight"
+    assert torch.equal(first[name], second[name]) and not torch.equal(first[name], third[name])
+
+
+def test_a_default_model_has_positions_for_one_window():
+    model = pretraining_model(window_length=64)
+    assert model.config.max_position_embeddings == 64 and isinstance(model, NeurtForMaskedSignalModeling)
+
+
+def test_a_setting_that_does_not_exist_is_no_config(tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_sizes": 32}')
+    with pytest.raises(ValueError, match="there is no setting 'hidden_sizes'"):
+        pretraining_model(config=tmp_path / "config.json")
+
+
+def test_training_goes_on_with_windows_cut_as_the_model_is_used_to(tmp_path, pretrained):
+    NeurtProcessor(window_length=40, window_stride=20, normalization="zscore").save_pretrained(tmp_path)
+    (tmp_path / "config.json").write_bytes((pretrained / "config.json").read_bytes())
+    processor = window_processor(tmp_path)
+    assert (processor.normalization, processor.window_length, processor.window_stride) == ("zscore", 40, 40)
+    assert window_processor(tmp_path, window_stride=8).window_stride == 8
+    assert window_processor().window_length == 128
+    with pytest.raises(ValueError, match="window_stride of at least 1 frame, got -1"):
+        window_processor(tmp_path, window_stride=-1)
+
+
+def test_recordings_without_positions_are_skipped_and_named_or_trained_on(tmp_path, rebuild, tiny_pretrain):
+    def strip(recording):
+        return replace(recording, centroids=None) if recording.subject_id == "sim001" else recording
+
+    partly = rebuild(tmp_path / "build", strip)
+    found = tiny_pretrain(tmp_path / "error", build=partly)
+    assert set(found["skipped"]) == {"sim001_ses-1_field-1", "sim001_ses-2_field-1"}
+    assert NeurtConfig.from_pretrained(tmp_path / "error").pretraining_subjects == ["sim002", "sim003", "sim004"]
+    found = tiny_pretrain(tmp_path / "mask", build=partly, missing_neighbours="mask")
+    assert found["skipped"] == {} and found["log"][0]["loss"] > 0
