@@ -1,0 +1,178 @@
+"""The heads, windows and collators work with transformers.Trainer, whose traps are measured here."""
+
+import numpy as np
+import pytest
+import torch
+from neurt import MaskedSignalCollator, NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtProcessor
+from neurt.dataset_scripts.parquet_build import read_build
+from neurt.dataset_scripts.windows import WindowDataset
+from neurt.masking import collate_windows
+from neurt.train import TrainingOptions
+from neurt.training_loop import fit
+from torch.utils.data import Subset
+from transformers import Trainer, TrainingArguments
+
+BATCH = 32
+
+
+@pytest.fixture(scope="session")
+def recordings(build):
+    return list(read_build(build))
+
+
+@pytest.fixture(scope="session")
+def windows(recordings):
+    return WindowDataset(recordings, NeurtProcessor(window_length=40))
+
+
+@pytest.fixture(scope="session")
+def labelled_windows(recordings):
+    processor = NeurtProcessor(window_length=40)
+    return WindowDataset(recordings, processor, label="group", label2id={"control": 0, "planted": 1})
+
+
+@pytest.fixture
+def tiny_classifier(tiny_model):
+    def make():
+        config = tiny_model().config
+        config.id2label = {0: "control", 1: "planted"}
+        torch.manual_seed(0)
+        return NeurtForSequenceClassification(config)
+
+    return make
+
+
+@pytest.fixture
+def trainer(tmp_path):
+    """A Trainer of one step."""
+
+    def make(model, dataset, collate, compute_metrics=None, **options):
+        defaults = {"max_steps": 1, "per_device_train_batch_size": BATCH, "per_device_eval_batch_size": BATCH}
+        defaults |= {"remove_unused_columns": False, "logging_steps": 1, "use_cpu": True}
+        defaults |= {"report_to": "none", "disable_tqdm": True, "save_strategy": "no"}
+        arguments = TrainingArguments(tmp_path / "trainer", **{**defaults, **options})
+        return Trainer(
+            model,
+            arguments,
+            data_collator=collate,
+            train_dataset=dataset,
+            eval_dataset=dataset,
+            compute_metrics=compute_metrics,
+        )
+
+    return make
+
+
+class OneBatch(Subset):
+    """The first windows of a data set that are not padded: as many as make a batch.
+
+    The loop divides by the hidden values of the whole batch, Trainer averages its pieces: alike for equal windows.
+    """
+
+    def __init__(self, dataset):
+        whole = [index for index in range(len(dataset)) if dataset[index]["attention_mask"].all()]
+        super().__init__(dataset, whole[:BATCH])
+
+    def set_epoch(self, epoch):
+        self.dataset.set_epoch(epoch)
+
+
+def first_loss(trainer):
+    trainer.train()
+    return trainer.state.log_history[0]["loss"]
+
+
+def test_the_masked_model_has_an_eval_loss_because_labels_are_in_the_batch(trainer, tiny_model, windows):
+    model, collate = tiny_model(), MaskedSignalCollator()
+    evaluated = trainer(model, windows, collate).evaluate()
+
+    def without_labels(batch):
+        return {name: value for name, value in collate(batch).items() if name != "labels"}
+
+    model.eval()
+    losses = []
+    for first in range(0, len(windows), BATCH):
+        batch = collate([windows[i] for i in range(first, min(first + BATCH, len(windows)))])
+        with torch.no_grad():
+            output = model(batch["input_values"], batch["attention_mask"], batch["bool_masked_pos"])
+        losses += [output.loss.item()] * len(batch["labels"])
+    assert evaluated["eval_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
+    assert "eval_loss" not in trainer(model, windows, without_labels).evaluate()
+
+
+@pytest.mark.parametrize("steps", [1, 4])
+def test_the_loss_is_that_of_the_loop_and_accumulation_does_not_multiply_it(
+    trainer, tiny_model, windows, tmp_path, steps
+):
+    batch, model = OneBatch(windows), tiny_model()
+    options = TrainingOptions(epochs=1, batch_size=BATCH)
+    log = fit(model, [{"params": list(model.parameters())}], batch, MaskedSignalCollator(), options, tmp_path / "loop")
+    pieces = {"gradient_accumulation_steps": steps, "per_device_train_batch_size": BATCH // steps}
+    loss = first_loss(trainer(tiny_model(), batch, MaskedSignalCollator(), **pieces))
+    assert loss == pytest.approx(log[0]["loss"], rel=1e-4)
+
+
+def test_a_model_that_accepted_loss_arguments_would_have_another_loss(trainer, tiny_model, windows, monkeypatch):
+    pieces = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": BATCH // 4}
+    expected = first_loss(trainer(tiny_model(), OneBatch(windows), MaskedSignalCollator(), **pieces))
+    monkeypatch.setattr(NeurtForMaskedSignalModeling, "accepts_loss_kwargs", True)
+    other = first_loss(trainer(tiny_model(), OneBatch(windows), MaskedSignalCollator(), **pieces))
+    assert abs(other / expected - 1) > 0.5
+
+
+def test_predictions_are_the_reconstruction_alone(trainer, tiny_model, windows):
+    prediction = trainer(tiny_model(), windows, MaskedSignalCollator()).predict(windows)
+    assert isinstance(prediction.predictions, np.ndarray)
+    assert prediction.predictions.shape == prediction.label_ids.shape == (len(windows), 40, 5)
+
+
+def test_without_the_ignored_keys_predictions_would_be_a_tuple(trainer, tiny_classifier, labelled_windows):
+    model = tiny_classifier()
+    made = trainer(model, labelled_windows, collate_windows)
+    assert isinstance(made.predict(labelled_windows).predictions, np.ndarray)
+    assert isinstance(made.predict(labelled_windows, ignore_keys=[]).predictions, tuple)
+
+
+def test_dropping_unused_columns_is_refused_in_plain_words(trainer, tiny_model, windows):
+    with pytest.raises(ValueError, match=r"set TrainingArguments\(remove_unused_columns=False\)"):
+        trainer(tiny_model(), windows, MaskedSignalCollator(), remove_unused_columns=True).train()
+
+
+def test_a_classifier_trains_is_scored_by_compute_metrics_saved_and_opened(
+    trainer, tiny_classifier, labelled_windows, tmp_path
+):
+    def accuracy(prediction):
+        return {"accuracy": (prediction.predictions.argmax(-1) == prediction.label_ids).mean()}
+
+    model = tiny_classifier()
+    made = trainer(model, labelled_windows, collate_windows, accuracy, max_steps=3)
+    made.train()
+    evaluated = made.evaluate()
+    predicted = made.predict(labelled_windows).predictions
+    labels = np.array([labelled_windows[i]["labels"] for i in range(len(labelled_windows))])
+    assert predicted.shape == (len(labelled_windows), 2)
+    assert evaluated["eval_accuracy"] == (predicted.argmax(-1) == labels).mean()
+    logits = torch.tensor(predicted)
+    expected = torch.nn.functional.cross_entropy(logits, torch.tensor(labels))
+    assert evaluated["eval_loss"] == pytest.approx(expected.item(), rel=1e-5)
+
+    made.save_model(tmp_path / "saved")
+    opened = NeurtForSequenceClassification.from_pretrained(tmp_path / "saved")
+    assert opened.config.id2label == {0: "control", 1: "planted"}
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in opened.state_dict().items())
+
+
+def test_dropping_unused_columns_is_harmless_to_a_classifier(trainer, tiny_classifier, labelled_windows):
+    batch = OneBatch(labelled_windows)
+    kept = first_loss(trainer(tiny_classifier(), batch, collate_windows))
+    assert first_loss(trainer(tiny_classifier(), batch, collate_windows, remove_unused_columns=True)) == kept
+
+
+def test_a_masked_model_is_saved_and_opened(trainer, tiny_model, windows, tmp_path):
+    model = tiny_model()
+    made = trainer(model, windows, MaskedSignalCollator(), max_steps=2)
+    made.train()
+    made.save_model(tmp_path / "saved")
+    opened = NeurtForMaskedSignalModeling.from_pretrained(tmp_path / "saved")
+    assert all(torch.equal(value, model.state_dict()[name]) for name, value in opened.state_dict().items())
+    assert not torch.equal(opened.decoder.weight, tiny_model().decoder.weight)
