@@ -49,7 +49,18 @@ def span_mask(
 
 
 def collate_windows(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
-    """Stack windows into a batch: arrays and numbers become tensors, strings a list."""
+    """Stack windows into a batch: arrays and numbers become tensors, strings a list.
+
+    Raises:
+        ValueError: If the windows do not carry the same entries.
+    """
+    odd = next((window for window in windows if window.keys() != windows[0].keys()), None)
+    if odd is not None:
+        names = ", ".join(sorted(odd.keys() ^ windows[0].keys()))
+        raise ValueError(
+            f"expected the same entries in each window of a batch, got some with and some without {names}; make all "
+            "data sets with the same missing_neighbours and label"
+        )
     batch = {}
     for name, first in windows[0].items():
         values = [window[name] for window in windows]
@@ -68,11 +79,18 @@ class MaskedSignalCollator:
         mask_ratio: Share of real frames to hide.
         max_span: Longest hidden span, in frames.
         geometric_p: Parameter of the span lengths' law; see `span_mask`.
+
+    Raises:
+        ValueError: If a value is out of its range.
     """
 
     def __init__(self, seed: int = 0, mask_ratio: float = 0.15, max_span: int = 10, geometric_p: float = 0.2):
         if not 0 < mask_ratio <= 0.5:
             raise ValueError(f"expected mask_ratio above 0 and at most 0.5, got {mask_ratio}")
+        if max_span < 1:
+            raise ValueError(f"expected max_span of at least 1 frame, got {max_span}")
+        if not 0 < geometric_p < 1:
+            raise ValueError(f"expected geometric_p above 0 and below 1, got {geometric_p}")
         self.seed = seed
         self.span_options = {"mask_ratio": mask_ratio, "max_span": max_span, "geometric_p": geometric_p}
 
