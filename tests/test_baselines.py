@@ -1,5 +1,6 @@
 """The baseline for groups: its statistics by hand, what it may see, and that it never crashes a run."""
 
+import dataclasses
 import json
 import warnings
 
@@ -133,6 +134,15 @@ def test_an_animal_counts_once_in_the_fit_however_many_recordings_it_has():
     assert (weighted > unweighted).all()
 
 
+def test_the_unit_of_the_traces_changes_no_score():
+    train, classes = cohort("train")
+    test, _ = cohort("test")
+    expected = simple_statistics_logits(train, test, classes, "none")
+    # By a power of two, for then float32 rounds alike.
+    train, test = ([dataclasses.replace(r, traces=1024 * r.traces) for r in side] for side in (train, test))
+    assert simple_statistics_logits(train, test, classes, "none") == pytest.approx(expected)
+
+
 @pytest.mark.parametrize("present", [[0], [1], []])
 def test_a_class_without_training_recordings_gives_a_reason_and_no_score(present):
     train = [recording(f"train{k}") for k in present]
@@ -202,6 +212,8 @@ def test_the_baseline_stands_beside_the_model_for_the_recordings_that_both_can_u
     scores = ClassificationScores(model_rows, [], ("a", "b"), MeasuredOn(True, 0, 24, None, 4, None))
     both = beside_simple_statistics(scores, recordings, *sides, processor.normalization)
     assert both.row("subject", SIMPLE_STATISTICS)["n"] == both.row("subject")["n"] == 4
+    assert both.row("subject")["predictor"] == "model"
+    assert both.row("subject", SIMPLE_STATISTICS)["predictor"] == SIMPLE_STATISTICS
     assert len(scores.rows) == 3 and both.rows[:3] == scores.rows
     lines = [line.split(" | ")[:2] for line in both.to_markdown().splitlines()[2:7]]
     assert lines == [
