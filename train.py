@@ -11,6 +11,7 @@ A batch size counts the windows of one optimiser step over all processes, so the
 everywhere. Interrupted, the same command with --resume goes on.
 """
 
+import copy
 import math
 from collections.abc import Callable, Sequence
 from dataclasses import asdict, dataclass
@@ -140,6 +141,7 @@ def pretrain(
     chosen = _split(recordings, split, options.seed)
     datasets = _datasets(recordings, chosen, processor, missing_neighbours=missing_neighbours)
     seen = _remember_subjects(model, datasets)
+    trained_on = describe_training(processor, chosen.recordings(recordings, "train"))
     settings = {"split": asdict(split), "training": asdict(options), "missing_neighbours": missing_neighbours}
     collate = MaskedSignalCollator(options.seed)
     log = fit(
@@ -158,7 +160,7 @@ def pretrain(
     loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate)
     scores = evaluate_reconstruction(model, loader, simulated=simulated, seed=options.seed)
     examples = reconstruction_examples(model, _spread(datasets, collate))
-    release = Release(output, model, processor, chosen, seen, simulated, command, settings, datasets)
+    release = Release(output, model, trained_on, chosen, seen, simulated, command, settings, datasets)
     return release.write("Pretraining", log, reconstruction=scores, examples=examples)
 
 
@@ -322,6 +324,19 @@ def _identity(settings: dict, split: Split, processor: NeurtProcessor, model: Pr
     """What must be the same for a run to be resumed; a model that has met the test animals must not go on."""
     architecture = {k: v for k, v in model.config.to_diff_dict().items() if k != "transformers_version"}
     return {**settings, "split": split.to_dict(), "processor": processor.to_dict(), "model": architecture}
+
+
+def describe_training(processor: NeurtProcessor, recordings: Sequence[Recording]) -> NeurtProcessor:
+    """The processor to release: it expects the frame rate and trace kind of training, so that others give a warning.
+
+    It expects nothing where the recordings differ: rates by over 10 % from their median, or in trace kind.
+    """
+    described = copy.copy(processor)
+    rates, kinds = [recording.sampling_rate for recording in recordings], {each.trace_kind for each in recordings}
+    median = float(np.median(rates))
+    described.sampling_rate = median if np.allclose(rates, median, rtol=0.1) else None
+    described.trace_kind = kinds.pop() if len(kinds) == 1 else None
+    return described
 
 
 def _remember_subjects(model: PreTrainedModel, datasets: dict[str, WindowDataset]) -> list[str]:

@@ -27,6 +27,7 @@ from neurt.train import (
     FinetuneOptions,
     SplitOptions,
     TrainingOptions,
+    describe_training,
     finetune,
     parameter_groups,
     pretrain,
@@ -39,12 +40,12 @@ ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 HELD_OUT = ("sim005", "sim006")
 TWO_PROCESSES = """
-import json, sys
+import json, pathlib, sys
+from accelerate import PartialState
 from neurt.cli import app
 for command in json.loads(sys.argv[1]):
     app(command, standalone_mode=False)
-from accelerate import PartialState
-print("process", PartialState().process_index, "of", PartialState().num_processes)
+pathlib.Path(sys.argv[0] + f"-{PartialState().process_index}-of-{PartialState().num_processes}").touch()
 """
 
 
@@ -137,7 +138,7 @@ def test_two_processes_train_as_one_does(build, tmp_path, config_file):
         timeout=120,
     )
     assert launched.returncode == 0, launched.stderr
-    assert "process 0 of 2" in launched.stdout and "process 1 of 2" in launched.stdout
+    assert {path.name for path in tmp_path.glob("both.py-*")} == {"both.py-0-of-2", "both.py-1-of-2"}
     for model in ("pretrained", "classifier"):
         expected = results(tmp_path / "one" / model)["log"]
         assert [entry["step"] for entry in expected] == [1, 2, 3]
@@ -208,7 +209,8 @@ def test_a_pretrained_folder_holds_weights_code_processor_results_and_summary(pr
     summary = (pretrained / "summary.md").read_text()
     assert "simulated" in summary and "linear interpolation" in summary
     assert all(f"- {name}" in summary for name in names - {"training"})
-    assert NeurtProcessor.from_pretrained(pretrained).window_length == 40
+    processor = NeurtProcessor.from_pretrained(pretrained)
+    assert (processor.window_length, processor.sampling_rate, processor.trace_kind) == (40, 5.0, "fluorescence")
 
 
 def test_results_hold_the_split_and_its_hash_the_settings_and_the_scores_beside_baselines(pretrained):
@@ -428,6 +430,14 @@ def test_training_goes_on_with_windows_cut_as_the_model_is_used_to(tmp_path, pre
     assert window_processor().window_length == 128
     with pytest.raises(ValueError, match="window_stride of at least 1 frame, got -1"):
         window_processor(tmp_path, window_stride=-1)
+
+
+def test_a_model_trained_on_many_frame_rates_expects_none(build):
+    recordings = list(read_build(build))
+    faster = [replace(recording, sampling_rate=6.0, trace_kind="dff") for recording in recordings[:1]]
+    described = describe_training(NeurtProcessor(), recordings + faster)
+    assert described.sampling_rate is None and described.trace_kind is None
+    assert NeurtProcessor().sampling_rate is None
 
 
 def test_recordings_without_positions_are_skipped_and_named_or_trained_on(tmp_path, rebuild, tiny_pretrain):
