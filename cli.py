@@ -231,10 +231,10 @@ def pretrain(
     results = train.pretrain(
         build,
         output,
-        model=train.pretraining_model(model, config, window_length=processor.window_length, seed=seed),
-        processor=processor,
         split=_chosen(train.SplitOptions, flags),
         options=_chosen(train.TrainingOptions, flags),
+        model=train.pretraining_model(model, config, window_length=processor.window_length, seed=seed),
+        processor=processor,
         missing_neighbours=missing_neighbours,
         resume=resume,
         command=context.meta["neurt.command"],

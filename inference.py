@@ -90,10 +90,11 @@ def evaluate_model(
         recordings, load_processor(model), label=label, label2id=label2id, missing_neighbours=missing_neighbours
     )
     collate = MaskedSignalCollator(seed) if is_masked else collate_windows
-    loader = tqdm(DataLoader(dataset, BATCH_SIZE, collate_fn=collate), desc="windows", unit="batch")
+    loader = DataLoader(dataset, BATCH_SIZE, collate_fn=collate)
     score = evaluate_reconstruction if is_masked else evaluate_classification
     simulated = any(recording.modality == "simulated" for recording in recordings)
-    scores = score(network, loader, simulated=simulated, seed=seed)
+    with tqdm(loader, desc="windows", unit="batch") as batches:
+        scores = score(network, batches, simulated=simulated, seed=seed)
     seen = sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))
     evaluation = Evaluation(scores, seen, dataset.skipped)
     if output is not None:
@@ -237,7 +238,8 @@ def _write_windows(
     total = len(read_manifest(build)["files"])
     with _written_aside(output) as aside, contextlib.ExitStack() as stack:
         writer = None
-        for recording in tqdm(read_build(build), desc="recordings", unit="recording", total=total):
+        bar = stack.enter_context(tqdm(read_build(build), desc="recordings", unit="recording", total=total))
+        for recording in bar:
             try:
                 dataset = WindowDataset([recording], processor, missing_neighbours=missing_neighbours)
             except ValueError as error:

@@ -162,27 +162,27 @@ def fit(
     if resume:
         _resume(accelerator, folder, run)
 
-    bar = tqdm(total=total_steps, initial=progress.step, desc="training", disable=not accelerator.is_main_process)
     model.train()
-    for epoch in range(progress.step // steps_per_epoch, options.epochs):
-        skipped = progress.step - epoch * steps_per_epoch
-        for pieces in _step_pieces(dataset, collate, options, accelerator, epoch, skipped):
-            loss = _step(accelerator, prepared, optimizer, pieces, options)
-            scheduler.step()
-            progress.step += 1
-            progress.epoch_loss += loss
-            bar.update()
-            bar.set_postfix(loss=f"{loss:.4f}")
-            if progress.step % options.checkpoint_every == 0 and progress.step % steps_per_epoch:
-                _save_checkpoint(accelerator, folder, progress, run)
-        entry = {"epoch": epoch + 1, "step": progress.step, "loss": progress.epoch_loss / steps_per_epoch}
-        entry["learning_rate"] = scheduler.get_last_lr()[-1]
-        if validate is not None:
-            entry["validation_loss"] = _validate(accelerator, model, validate, progress, folder)
-        progress.epoch_loss = 0.0
-        progress.log.append(entry)
-        _save_checkpoint(accelerator, folder, progress, run)
-    bar.close()
+    shown = accelerator.is_main_process
+    with tqdm(total=total_steps, initial=progress.step, desc="training", disable=not shown) as bar:
+        for epoch in range(progress.step // steps_per_epoch, options.epochs):
+            skipped = progress.step - epoch * steps_per_epoch
+            for pieces in _step_pieces(dataset, collate, options, accelerator, epoch, skipped):
+                loss = _step(accelerator, prepared, optimizer, pieces, options)
+                scheduler.step()
+                progress.step += 1
+                progress.epoch_loss += loss
+                bar.update()
+                bar.set_postfix(loss=f"{loss:.4f}")
+                if progress.step % options.checkpoint_every == 0 and progress.step % steps_per_epoch:
+                    _save_checkpoint(accelerator, folder, progress, run)
+            entry = {"epoch": epoch + 1, "step": progress.step, "loss": progress.epoch_loss / steps_per_epoch}
+            entry["learning_rate"] = scheduler.get_last_lr()[-1]
+            if validate is not None:
+                entry["validation_loss"] = _validate(accelerator, model, validate, progress, folder)
+            progress.epoch_loss = 0.0
+            progress.log.append(entry)
+            _save_checkpoint(accelerator, folder, progress, run)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     if validate is not None:
         model.load_state_dict(load_quietly(type(model), _best(folder, progress)).state_dict())
@@ -204,9 +204,11 @@ def _accelerator(options: TrainingOptions, model: PreTrainedModel) -> Accelerato
     if launched != accelerator.num_processes:
         # Each would train alone, and write over the others' files.
         raise ValueError(
-            f"expected the {launched} processes that were launched to train as one, got {accelerator.num_processes}; on "
-            "CPUs set ACCELERATE_USE_CPU=true"
+            f"expected the {launched} processes that were launched to train as one, got {accelerator.num_processes}; "
+            "on CPUs set ACCELERATE_USE_CPU=true"
         )
+    if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+        raise ValueError("expected a GPU for mixed_precision fp16, which Accelerate ignores on a CPU; pass bf16 or no")
     return accelerator
 
 
