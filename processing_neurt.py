@@ -333,7 +333,7 @@ class NeurtProcessor(ProcessorMixin):
             raise ValueError(f"expected window_stride of at least 1 frame, got {self.window_stride}")
         largest = 1 if self.radius_unit == "quantile" else np.inf
         if not 0 < self.neighbour_radius < largest:
-            expected = f"between 0 and {largest} ({self.radius_unit})"
+            expected = "between 0 and 1 (quantile)" if largest == 1 else f"above 0 ({self.radius_unit})"
             raise ValueError(f"expected neighbour_radius {expected}, got {self.neighbour_radius}")
 
     def check_expectations(self, sampling_rate: float | None, trace_kind: str | None):
