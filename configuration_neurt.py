@@ -2,6 +2,7 @@
 
 from huggingface_hub.dataclasses import strict
 from transformers import PreTrainedConfig
+from transformers.activations import ACT2FN
 
 # `save_pretrained` adds only the class that is being saved; AutoModel needs the others as well, so that one folder
 # opens as an encoder, a masked model or a classifier.
@@ -13,7 +14,16 @@ AUTO_MAP = {
     "AutoProcessor": "processing_neurt.NeurtProcessor",
 }
 
+SIZES = (
+    "hidden_size",
+    "intermediate_size",
+    "num_hidden_layers",
+    "num_attention_heads",
+    "num_channels",
+    "max_position_embeddings",
+)
 CHOICES = {
+    "hidden_act": tuple(ACT2FN),
     "readout_position": ("feed_forward", "attention"),
     "readout": ("last", "sum"),
     "fill": ("zero", "linear"),
@@ -46,6 +56,8 @@ class NeurtConfig(PreTrainedConfig):
         fill: What stands in place of hidden values: "zero", or "linear", straight lines between visible ones.
         standardize_windows: Subtract each channel's mean over visible frames and divide by its standard deviation,
             which the encoder is told beside; reconstructions are returned in the scale of `input_values`.
+        use_sampling_rate: Tell the encoder how many octaves a recording's rate lies above `default_sampling_rate`.
+        default_sampling_rate: Rate in Hz that is taken where none is given.
         predict_correction: Decode a correction to the filled values instead of the values; needs `fill="linear"`.
         pretraining_subjects: Animals that pretraining has seen; an evaluation that meets one of them says so.
 
@@ -76,6 +88,8 @@ class NeurtConfig(PreTrainedConfig):
     fill: str = "linear"
     standardize_windows: bool = True
     predict_correction: bool = True
+    use_sampling_rate: bool = True
+    default_sampling_rate: float = 8.0
     pretraining_subjects: list[str] | None = None
 
     def __post_init__(self, **kwargs):
@@ -95,22 +109,29 @@ class NeurtConfig(PreTrainedConfig):
             "fill": "zero",
             "standardize_windows": False,
             "predict_correction": False,
+            "use_sampling_rate": False,
         }
         return cls(**{**original, **overrides})
 
     def validate_architecture(self):
         """Refuse sizes and options that no model can be built from."""
-        for name in ("hidden_size", "intermediate_size", "num_hidden_layers", "num_attention_heads", "num_channels"):
+        for name in SIZES:
             if getattr(self, name) < 1:
                 raise ValueError(f"expected {name} of at least 1, got {getattr(self, name)}")
+        for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
+            if not 0 <= getattr(self, name) < 1:
+                raise ValueError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
+        for name in ("layer_norm_eps", "default_sampling_rate"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")
+        for name, choices in CHOICES.items():
+            if getattr(self, name) not in choices:
+                raise ValueError(f"expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.hidden_size % self.num_attention_heads:
             raise ValueError(
                 f"expected a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
                 f"{self.num_attention_heads}"
             )
-        for name, choices in CHOICES.items():
-            if getattr(self, name) not in choices:
-                raise ValueError(f"expected {name} among {', '.join(choices)}, got {getattr(self, name)!r}")
         if self.predict_correction and self.fill != "linear":
             raise ValueError(f'expected fill "linear" with predict_correction, got {self.fill!r}')
 

@@ -19,6 +19,7 @@ from torch import nn
 from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
 from .metrics.subject_classification import ScoredUnits, levels, scored_windows, unit_scores
 from .processing_neurt import CHANNELS
+from .signal_neurt import fill_linearly
 
 MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")
 MODEL = "model"
@@ -45,17 +46,7 @@ def linear_interpolation(
         ValueError: If the shapes do not fit.
     """
     values, visible = _visible_values(input_values, hidden, attention_mask)
-    num_frames = values.shape[1]
-    frames = np.arange(num_frames)[None, :, None]
-    before = np.maximum.accumulate(np.where(visible, frames, -1), axis=1)
-    after = np.minimum.accumulate(np.where(visible, frames, num_frames)[:, ::-1], axis=1)[:, ::-1]
-    # With nothing visible both ends fall on a hidden frame, which is 0 in `values`.
-    left = np.where(before >= 0, before, np.minimum(after, num_frames - 1))
-    right = np.where(after < num_frames, after, np.maximum(before, 0))
-    start = np.take_along_axis(values, left, axis=1)
-    end = np.take_along_axis(values, right, axis=1)
-    weight = (frames - left) / np.maximum(right - left, 1)
-    return (start + weight * (end - start)).astype(values.dtype)
+    return fill_linearly(torch.from_numpy(values), torch.from_numpy(visible)).numpy()
 
 
 def visible_mean(input_values: np.ndarray, hidden: np.ndarray, attention_mask: np.ndarray | None = None) -> np.ndarray:

@@ -20,6 +20,12 @@ from transformers.utils.generic import can_return_tuple, merge_with_config_defau
 from transformers.utils.output_capturing import capture_outputs
 
 from .configuration_neurt import NeurtConfig
+from .signal_neurt import (
+    expand_mask_to_channels,
+    fill_linearly,
+    masked_squared_error,
+    visible_center_and_scale,
+)
 
 
 @dataclass
@@ -81,49 +87,6 @@ class NeurtSequenceClassifierOutput(ModelOutput):
     attentions: tuple[torch.FloatTensor, ...] | None = None
 
 
-def expand_mask_to_channels(bool_masked_pos: torch.Tensor, input_values: torch.Tensor) -> torch.Tensor:
-    """Bring a mask over frames (B, T), or over frames and channels (B, T, C), to bool (B, T, C)."""
-    mask = bool_masked_pos.bool()
-    if mask.ndim == 2:
-        mask = mask.unsqueeze(-1)
-    return mask.expand_as(input_values)
-
-
-def fill_linearly(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
-    """Straight lines between the visible values of each channel.
-
-    Before the first and after the last visible frame stands the nearest visible value; a channel with none is 0.
-
-    Args:
-        values: (B, T, C), 0 where not visible.
-        visible: Bool (B, T, C).
-    """
-    num_frames = values.shape[1]
-    frames = torch.arange(num_frames, device=values.device).view(1, -1, 1)
-    before = torch.where(visible, frames, -1).cummax(1).values
-    after = torch.where(visible, frames, num_frames).flip(1).cummin(1).values.flip(1)
-    left = torch.where(before >= 0, before, after).clamp(max=num_frames - 1)
-    right = torch.where(after < num_frames, after, left)
-    share = (frames - left) / (right - left).clamp(min=1)
-    return torch.lerp(values.gather(1, left), values.gather(1, right), share.to(values.dtype))
-
-
-def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel over visible frames, (B, 1, C) each.
-
-    Without a visible frame they are 0 and 1; where all visible values are alike the scale is 1.
-
-    Args:
-        values: (B, T, C), 0 where not visible.
-        visible: Bool (B, T, C).
-    """
-    count = visible.sum(1, keepdim=True).clamp(min=1)
-    center = values.sum(1, keepdim=True) / count
-    deviations = torch.where(visible, values - center, 0.0)
-    scale = (deviations.square().sum(1, keepdim=True) / count).sqrt()
-    return center, torch.where(scale > 1e-6 * center.abs().clamp(min=1e-6), scale, 1.0)
-
-
 class NeurtEmbeddings(nn.Module):
     """Project values, mark what is hidden, add positions."""
 
@@ -136,6 +99,7 @@ class NeurtEmbeddings(nn.Module):
         self.level_projection = (
             nn.Linear(2 * config.num_channels, config.hidden_size, bias=False) if config.standardize_windows else None
         )
+        self.rate_projection = nn.Linear(1, config.hidden_size, bias=False) if config.use_sampling_rate else None
         self.mask_token = nn.Parameter(torch.zeros(config.hidden_size)) if config.use_mask_token else None
         self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
@@ -147,6 +111,7 @@ class NeurtEmbeddings(nn.Module):
         hidden: torch.Tensor,
         center: torch.Tensor | None = None,
         scale: torch.Tensor | None = None,
+        sampling_rate: torch.Tensor | None = None,
     ) -> torch.Tensor:
         values = values.to(self.input_projection.weight.dtype)
         hidden = hidden.to(values.dtype)
@@ -156,6 +121,10 @@ class NeurtEmbeddings(nn.Module):
         if self.level_projection is not None:
             level = torch.cat([center.asinh(), scale.log()], dim=-1)  # compressed: traces may be unscaled
             embeddings = embeddings + self.level_projection(level.to(values.dtype))
+        if self.rate_projection is not None and sampling_rate is not None:
+            ratio = sampling_rate.float() / self.config.default_sampling_rate
+            octaves = torch.where(ratio > 0, ratio, 1.0).log2()  # NaN is not above 0
+            embeddings = embeddings + self.rate_projection(octaves.to(values.dtype).view(-1, 1, 1))
         if self.mask_token is not None:
             embeddings = embeddings + hidden.mean(-1, keepdim=True) * self.mask_token
         if self.config.embedding_norm:
@@ -262,7 +231,6 @@ class NeurtLayer(GradientCheckpointingLayer):
 
 class NeurtPreTrainedModel(PreTrainedModel):
     config: NeurtConfig
-    config_class = NeurtConfig
     base_model_prefix = "neurt"
     main_input_name = "input_values"
     input_modalities = ("time",)
@@ -273,7 +241,6 @@ class NeurtPreTrainedModel(PreTrainedModel):
     _no_split_modules = ["NeurtEmbeddings", "NeurtLayer"]
     _supports_sdpa = True
     _supports_flash_attn = True
-    _supports_flex_attn = True
     _supports_attention_backend = True
     _can_compile_fullgraph = True
     _can_record_outputs = {"hidden_states": NeurtLayer, "attentions": NeurtAttention}
@@ -309,6 +276,7 @@ class NeurtModel(NeurtPreTrainedModel):
         input_values: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
+        sampling_rate: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> NeurtModelOutput:
         """Encode windows.
@@ -317,6 +285,7 @@ class NeurtModel(NeurtPreTrainedModel):
             input_values: (B, T, C), scaled as the processor does.
             attention_mask: (B, T), 1 at real frames, 0 at padding.
             bool_masked_pos: (B, T) or (B, T, C), True where the value is hidden from the model.
+            sampling_rate: (B,) in Hz; NaN or None means `config.default_sampling_rate`.
 
         Raises:
             ValueError: If a window is longer than `max_position_embeddings` or has another number of channels.
@@ -329,7 +298,7 @@ class NeurtModel(NeurtPreTrainedModel):
             hidden = hidden | ~attention_mask.bool().unsqueeze(-1)
         values, center, scale = self.hide(input_values.float(), hidden)
 
-        hidden_states = self.embeddings(values, hidden, center, scale)
+        hidden_states = self.embeddings(values, hidden, center, scale, sampling_rate)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
@@ -386,6 +355,7 @@ class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        sampling_rate: torch.Tensor | None = None,
         num_items_in_batch: torch.Tensor | int | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> NeurtMaskedSignalModelingOutput:
@@ -396,10 +366,11 @@ class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
             attention_mask: (B, T), 1 at real frames, 0 at padding.
             bool_masked_pos: (B, T) or (B, T, C), True where the value is hidden from the model.
             labels: (B, T, C), the targets where they differ from `input_values`; NaN is never scored.
+            sampling_rate: (B,) in Hz; NaN or None means `config.default_sampling_rate`.
             num_items_in_batch: Number of scored values in the whole batch, over all processes and accumulation
                 steps, by which the summed squared error is divided; by default the number in this call.
         """
-        outputs = self.neurt(input_values, attention_mask, bool_masked_pos, **kwargs)
+        outputs = self.neurt(input_values, attention_mask, bool_masked_pos, sampling_rate, **kwargs)
         reconstruction = self.decode(outputs)
         loss = None
         if bool_masked_pos is not None:
@@ -433,19 +404,6 @@ class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
         return scored
 
 
-def masked_squared_error(
-    reconstruction: torch.Tensor,
-    targets: torch.Tensor,
-    scored: torch.Tensor,
-    num_items: torch.Tensor | int | None = None,
-) -> torch.Tensor:
-    """Sum of squared errors over `scored` positions divided by `num_items`, by default their number."""
-    errors = torch.where(scored, reconstruction.float() - targets.float(), 0.0)
-    if num_items is None:
-        num_items = scored.sum().clamp(min=1)
-    return errors.square().sum() / num_items
-
-
 class NeurtForSequenceClassification(NeurtPreTrainedModel):
     """NEuRT with attention pooling over frames and a linear classifier."""
 
@@ -464,6 +422,7 @@ class NeurtForSequenceClassification(NeurtPreTrainedModel):
         attention_mask: torch.Tensor | None = None,
         bool_masked_pos: torch.Tensor | None = None,
         labels: torch.Tensor | None = None,
+        sampling_rate: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> NeurtSequenceClassifierOutput:
         """Classify windows.
@@ -473,8 +432,9 @@ class NeurtForSequenceClassification(NeurtPreTrainedModel):
             attention_mask: (B, T), 1 at real frames, 0 at padding.
             bool_masked_pos: (B, T) or (B, T, C), True where the value is hidden or does not exist.
             labels: (B,) class ids, or floats when `num_labels == 1`.
+            sampling_rate: (B,) in Hz; NaN or None means `config.default_sampling_rate`.
         """
-        outputs = self.neurt(input_values, attention_mask, bool_masked_pos, **kwargs)
+        outputs = self.neurt(input_values, attention_mask, bool_masked_pos, sampling_rate, **kwargs)
         pooling_weights = self.pool(outputs.embeddings, attention_mask)
         pooled = (pooling_weights.unsqueeze(1) @ outputs.embeddings).squeeze(1)
         logits = self.classifier(pooled)
@@ -493,7 +453,8 @@ class NeurtForSequenceClassification(NeurtPreTrainedModel):
         """Softmax over real frames of query · embedding, unscaled as in the original; (B, T)."""
         scores = (embeddings @ self.pooling_query).float()
         if attention_mask is not None:
-            scores = scores.masked_fill(~attention_mask.bool(), -torch.inf)
+            # Not -inf: a window of padding alone would give NaN.
+            scores = scores.masked_fill(~attention_mask.bool(), torch.finfo(scores.dtype).min)
         return scores.softmax(dim=-1).to(embeddings.dtype)
 
 

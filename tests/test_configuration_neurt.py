@@ -10,6 +10,11 @@ from neurt import NeurtConfig
     [
         ({"hidden_size": 10, "num_attention_heads": 4}, "num_attention_heads divides, got 10 and 4"),
         ({"num_hidden_layers": 0}, "num_hidden_layers of at least 1, got 0"),
+        ({"max_position_embeddings": 0}, "max_position_embeddings of at least 1, got 0"),
+        ({"layer_norm_eps": -1.0}, "layer_norm_eps above 0"),
+        ({"default_sampling_rate": 0.0}, "default_sampling_rate above 0"),
+        ({"hidden_dropout_prob": 1.0}, "hidden_dropout_prob from 0 to below 1"),
+        ({"hidden_act": "foo"}, "expected hidden_act among .*relu.*, got 'foo'"),
         ({"readout": "first"}, "expected readout among last, sum, got 'first'"),
         ({"readout_position": "middle"}, "expected readout_position among feed_forward, attention"),
         ({"fill": "cubic"}, "expected fill among zero, linear"),

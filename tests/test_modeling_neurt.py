@@ -5,7 +5,7 @@ import copy
 import pytest
 import torch
 from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
-from neurt.modeling_neurt import fill_linearly, visible_center_and_scale
+from neurt.signal_neurt import fill_linearly, visible_center_and_scale
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS = [NeurtModel, NeurtForMaskedSignalModeling, NeurtForSequenceClassification]
@@ -191,7 +191,7 @@ def test_a_classifier_takes_the_encoder_of_a_pretrained_model(tmp_path):
 
 
 def test_every_parameter_gets_a_gradient():
-    inputs = {"input_values": windows(), "bool_masked_pos": mask()}
+    inputs = {"input_values": windows(), "bool_masked_pos": mask(), "sampling_rate": torch.tensor([5.0, 10.0, 30.0])}
     for cls, labels in (
         (NeurtForMaskedSignalModeling, None),
         (NeurtForSequenceClassification, torch.tensor([0, 1, 1])),
@@ -323,6 +323,27 @@ def test_a_classifier_of_standardised_windows_still_knows_their_level_and_spread
     model, values = make(NeurtForSequenceClassification), windows()
     difference = model(input_values=change(values)).logits - model(input_values=values).logits
     assert difference.abs().max() > 1e-5  # rounding alone gives 1e-7
+
+
+@pytest.mark.parametrize("cls", MODELS)
+def test_the_sampling_rate_counts_and_a_missing_one_means_the_default(cls):
+    model, values = make(cls, default_sampling_rate=8.0), windows()
+    expected = main_output(model, input_values=values)
+    for absent in (torch.full((3,), 8.0), torch.full((3,), float("nan"))):
+        assert torch.equal(main_output(model, input_values=values, sampling_rate=absent), expected)
+    mixed = main_output(model, input_values=values, sampling_rate=torch.tensor([8.0, 30.0, float("nan")]))
+    assert torch.equal(mixed[[0, 2]], expected[[0, 2]]) and not torch.allclose(mixed[1], expected[1])
+    model = make(cls, use_sampling_rate=False)
+    assert torch.equal(
+        main_output(model, input_values=values, sampling_rate=torch.full((3,), 30.0)),
+        main_output(model, input_values=values),
+    )
+
+
+def test_a_window_of_padding_alone_gives_finite_logits():
+    model, attention_mask = make(NeurtForSequenceClassification), torch.ones(3, 20).long()
+    attention_mask[1] = 0
+    assert model(input_values=windows(), attention_mask=attention_mask).logits.isfinite().all()
 
 
 def test_pooling_weights_sum_to_one_and_are_zero_on_padding():
