@@ -15,7 +15,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 import torch
-from accelerate import PartialState
+from accelerate import Accelerator
 from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel
@@ -203,7 +203,7 @@ def _recordings_of(build: Path, subjects: Sequence[str]) -> list[Recording]:
 
 def _load(cls: type[PreTrainedModel], model: str | Path) -> PreTrainedModel:
     """A model ready for inference, on a GPU if there is one."""
-    return load_quietly(cls, model).to(PartialState().device).eval()
+    return load_quietly(cls, model).to(Accelerator().device).eval()
 
 
 def _inputs(batch: Mapping[str, Any], network: PreTrainedModel) -> dict[str, torch.Tensor]:
