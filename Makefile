@@ -1,5 +1,5 @@
-# `make demo` and `make test` work in a fresh clone: they make .venv and install what they need, torch first, because
-# other packages would otherwise pull a build with several GB of CUDA libraries.
+# `make demo` and `make test` work in a fresh clone: they make .venv and install what they need, torch first, so that
+# you choose its build: `make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"` has no CUDA.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv
@@ -12,7 +12,7 @@ install: $(STAMP)
 
 $(STAMP): setup.cfg pyproject.toml
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/python -m pip install --quiet "$(TORCH)"
+	$(BIN)/python -m pip install --quiet $(TORCH)
 	$(BIN)/python -m pip install --quiet --editable ".[test]"
 	touch $(STAMP)
 
