@@ -1,5 +1,5 @@
 # `make demo` and `make test` work in a fresh clone: they make .venv and install what they need, torch first, so that
-# you choose its build: `make TORCH="torch==2.13.0 --index-url https://download.pytorch.org/whl/cpu"` has no CUDA.
+# its build can be chosen with `make TORCH=...`; other packages are content with the one that is there.
 PYTHON ?= python3
 TORCH ?= torch==2.13.0
 VENV := .venv

@@ -17,23 +17,12 @@ def demo_commands(folder: Path, seed: int) -> list[list[str]]:
     hold_out = [word for mouse in HELD_OUT for word in ("--test", mouse)]
     evaluated = [word for mouse in HELD_OUT for word in ("--subject", mouse)]
     study = ["--subjects-per-group", 9, "--neurons", 40, "--effect-size", 4, "--effect-share", 0.8]
+    tuning = [*hold_out, "--epochs", 3, "--seed", seed]
     commands = [
         ["simulate", "--format", "npz", *study, "--output", raw, "--seed", seed],
         ["import", raw, "--metadata", raw / "recordings.csv", "--output", build],
         ["pretrain", build, *hold_out, "--epochs", 5, "--output", pretrained, "--seed", seed],
-        [
-            "finetune",
-            build,
-            "--model",
-            pretrained,
-            "--label",
-            "group",
-            *hold_out,
-            "--epochs",
-            3,
-            "--output",
-            classifier,
-        ],
+        ["finetune", build, "--model", pretrained, "--label", "group", *tuning, "--output", classifier],
         ["evaluate", pretrained, build, *evaluated, "--output", folder / "reconstruction.json"],
         ["embed", build, "--model", pretrained, "--output", folder / "embeddings.parquet"],
     ]
