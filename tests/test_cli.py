@@ -208,6 +208,12 @@ def test_a_config_that_is_not_there_is_refused(refused, build, tmp_path):
     assert "none.json" in line
 
 
+def test_a_config_with_a_setting_that_does_not_exist_is_refused(refused, build, tmp_path):
+    (tmp_path / "config.json").write_text('{"hidden_sizes": 32}')
+    line = refused("pretrain", build, "--output", tmp_path / "output", "--config", tmp_path / "config.json")
+    assert line.endswith("there is no setting 'hidden_sizes'")
+
+
 def test_words_the_command_line_does_not_know_are_refused_with_exit_code_2(neurt):
     for words in (["pretrian"], ["pretrain"], ["pretrain", "build", "--output", "model", "--epochs", "many"]):
         code, _, err = neurt(*words)

@@ -415,12 +415,6 @@ def test_a_default_model_has_positions_for_one_window():
     assert model.config.max_position_embeddings == 64 and isinstance(model, NeurtForMaskedSignalModeling)
 
 
-def test_a_setting_that_does_not_exist_is_no_config(tmp_path):
-    (tmp_path / "config.json").write_text('{"hidden_sizes": 32}')
-    with pytest.raises(ValueError, match="there is no setting 'hidden_sizes'"):
-        pretraining_model(config=tmp_path / "config.json")
-
-
 def test_training_goes_on_with_windows_cut_as_the_model_is_used_to(tmp_path, pretrained):
     NeurtProcessor(window_length=40, window_stride=20, normalization="zscore").save_pretrained(tmp_path)
     (tmp_path / "config.json").write_bytes((pretrained / "config.json").read_bytes())
