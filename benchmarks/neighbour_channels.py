@@ -35,9 +35,9 @@ ROUNDS = 7
 REAL_DATA = Path(os.environ.get("NEURT_REAL_DATA", REPOSITORY.parent / "shared" / "data"))
 REAL_SETS = ("algamal_two_photon", "chang_rsc", "minian_ca1", "suite2p_plane0")
 CANDIDATES = {
-    "pandas": "(a) one pandas selection per neuron",
+    "pandas": "(a) one pandas selection per neuron, float64",
     "products": "(b) the bare fp32 matrix products",
-    "processor": "(c) NeurtProcessor.neighbour_channels",
+    "processor": "(c) NeurtProcessor.neighbour_channels, float32 in",
 }
 
 
@@ -82,7 +82,7 @@ def matrix_products(traces: np.ndarray, centroids: np.ndarray) -> tuple[np.ndarr
 def make_candidates(neurons: Sequence[int]) -> dict[str, Callable[[], object]]:
     """A call for each candidate; pandas computes the given neurons only and keeps what it computed."""
     traces, centroids = random_recording()
-    frame = pd.DataFrame(traces.T)
+    frame = pd.DataFrame(traces.T.astype(np.float64))  # as pandas reads numbers
     processor = NeurtProcessor(neighbour_radius=RADIUS, radius_unit="um")
     return {
         "pandas": lambda: list(pandas_channels(frame, centroids, RADIUS, neurons)),
@@ -157,7 +157,7 @@ def report(times: dict[str, list[float]], memory: dict[str, float], differences:
             f"(a) extrapolated from a random sample of {num_computed} of the {NUM_NEURONS:,} neurons (--all runs all)"
         )
     return (
-        f"{NUM_NEURONS:,} neurons x {NUM_FRAMES:,} frames, float32, mean and SD over near and far: medians of "
+        f"{NUM_NEURONS:,} neurons x {NUM_FRAMES:,} frames, mean and SD over near and far: medians of "
         f"{len(times['pandas'])} interleaved rounds.\n{machine()}; {how}.\n\n"
         f"{speed_table(times, memory, num_computed)}\n\n{differences}"
     )

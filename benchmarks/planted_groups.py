@@ -19,7 +19,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 
 import numpy as np
-from measurement import limit_threads, machine, markdown_table, publish
+import torch
+from measurement import markdown_table, publish
 from neurt import train
 from neurt.baselines import SIMPLE_STATISTICS
 from neurt.dataset_scripts.parquet_build import write_build
@@ -99,6 +100,7 @@ def standard_error(values: Sequence[float]) -> float:
 
 
 def values_of(studies: Iterable[dict[str, dict]], predictor: str, measure: str) -> list[float]:
+    """One value for each study."""
     return [scores[predictor][measure] for scores in studies]
 
 
@@ -137,7 +139,7 @@ def report(planted: dict[int, dict], null: dict[int, dict], pretrained_on: str, 
     parts = [
         "# Planted groups (simulated)",
         f"Simulated mice only: {FIELD['neurons']} neurons for {FIELD['duration']:g} s each. {pretrained_on} "
-        f"Whole run {seconds / 60:.1f} minutes; {machine()}.",
+        f"Whole run: {seconds / 60:.1f} minutes, {torch.get_num_threads()} threads.",
         "## Simulated mice with a planted effect",
         f"Simulated: {PLANTED['subjects_per_group']} mice a group; in the planted group "
         f"{PLANTED['effect_share']:.0%} of the neurons fire {1 + PLANTED['effect_size']:g} times as fast. The whole "
@@ -161,7 +163,6 @@ def main():
     arguments = parser.parse_args()
     if arguments.seeds < 2:
         parser.error(f"expected at least 2 seeds, got {arguments.seeds}")
-    limit_threads()
     start = time.monotonic()
     with tempfile.TemporaryDirectory() as folder:
         folder = Path(folder)
