@@ -21,7 +21,7 @@ from transformers import PreTrainedModel, get_scheduler
 from .loading import load_quietly, save_quietly
 from .modeling_neurt import NeurtForMaskedSignalModeling
 
-MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "labels")
+MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate", "labels")
 PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 

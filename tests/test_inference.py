@@ -13,6 +13,7 @@ from neurt.dataset_scripts.parquet_build import read_build
 from neurt.inference import embed, evaluate_model, is_classifier, reconstruct, reconstruct_each_frame
 
 KEYS = ["recording_id", "subject_id", "roi_id", "start_frame", "start_s", "sampling_rate"]
+RATE = torch.tensor([5.0])
 
 
 def windows_of(recording, processor):
@@ -43,7 +44,7 @@ def test_an_embedding_is_the_mean_of_the_models_embeddings_over_real_frames(pret
             real = int(windows["attention_mask"][i].sum())
             assert real == min(40, 116 - start)
             with torch.no_grad():
-                embeddings = model(windows["input_values"][i : i + 1, :real]).embeddings[0]
+                embeddings = model(windows["input_values"][i : i + 1, :real], sampling_rate=RATE).embeddings[0]
             assert row["embedding"] == pytest.approx(embeddings.mean(0).tolist(), abs=1e-5)
             assert row["start_s"] == start / 5 and row["sampling_rate"] == 5
             assert row["subject_id"] == recording.subject_id
@@ -78,7 +79,7 @@ def test_a_reconstruction_stands_beside_what_was_observed_cut_to_real_frames(pre
         hidden = torch.zeros(1, real, dtype=torch.bool)
         hidden[:, 8:12] = hidden[:, 36:40] = True
         with torch.no_grad():
-            expected = model(values, bool_masked_pos=hidden).reconstruction[0, hidden[0], 0]
+            expected = model(values, bool_masked_pos=hidden, sampling_rate=RATE).reconstruction[0, hidden[0], 0]
         assert np.array(row["reconstruction"])[hidden[0]] == pytest.approx(expected.numpy(), abs=1e-5)
         assert len(row["reconstruction"]) == real
 

@@ -203,8 +203,9 @@ def test_a_run_is_not_resumed_with_other_animals_held_out(tmp_path, tiny_pretrai
 
 def test_a_pretrained_folder_holds_weights_code_processor_results_and_summary(pretrained):
     names = {path.name for path in pretrained.iterdir()}
-    code = {"configuration_neurt.py", "modeling_neurt.py", "processing_neurt.py"}
+    code = {path.name for path in pretrained.glob("*.py")}
     model = {"config.json", "model.safetensors", "processor_config.json", *code}
+    assert code >= {"configuration_neurt.py", "modeling_neurt.py", "processing_neurt.py"}
     assert names == model | {"results.json", "summary.md", "reconstruction.png", "training"}
     summary = (pretrained / "summary.md").read_text()
     assert "simulated" in summary and "linear interpolation" in summary

@@ -94,7 +94,12 @@ def test_the_masked_model_has_an_eval_loss_because_labels_are_in_the_batch(train
     for first in range(0, len(windows), BATCH):
         batch = collate([windows[i] for i in range(first, min(first + BATCH, len(windows)))])
         with torch.no_grad():
-            output = model(batch["input_values"], batch["attention_mask"], batch["bool_masked_pos"])
+            output = model(
+                batch["input_values"],
+                batch["attention_mask"],
+                batch["bool_masked_pos"],
+                sampling_rate=batch["sampling_rate"],
+            )
         losses += [output.loss.item()] * len(batch["labels"])
     assert evaluated["eval_loss"] == pytest.approx(np.mean(losses), rel=1e-5)
     assert "eval_loss" not in trainer(model, windows, without_labels).evaluate()

@@ -27,8 +27,13 @@ class Windows(Dataset):
     def __getitem__(self, index):
         real = np.arange(40) < (33 if index % 3 == 0 else 40)
         values = self.values[index] * real[:, None]
-        mask = real.astype(np.int64)
-        return {"input_values": values, "attention_mask": mask, "window_index": index, "epoch": self.epoch}
+        return {
+            "input_values": values,
+            "attention_mask": real.astype(np.int64),
+            "sampling_rate": np.float32(5 + index % 2),
+            "window_index": index,
+            "epoch": self.epoch,
+        }
 
 
 def train(model, folder, *, validate=None, resume=False, settings=None, dataset=None, **options):
@@ -101,7 +106,8 @@ def test_the_first_loss_is_the_mean_squared_error_over_everything_hidden_in_the_
     model, dataset = tiny_model(), Windows()
     batch = MaskedSignalCollator(3)([dataset[index] for index in epoch_batches(24, 24, seed=3, epoch=0)[0]])
     with torch.no_grad():
-        output = model(batch["input_values"], batch["attention_mask"], batch["bool_masked_pos"])
+        inputs = {name: batch[name] for name in ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")}
+        output = model(**inputs)
     errors = (output.reconstruction - batch["input_values"])[batch["bool_masked_pos"]]
     log = train(model, tmp_path / "run", epochs=1, batch_size=24, accumulation_steps=3)
     assert log[0]["loss"] == pytest.approx(errors.square().mean().item(), rel=1e-6)
