@@ -166,7 +166,7 @@ def test_the_rate_in_the_file_is_used_unless_another_is_stated(tmp_path, name):
     assert stated.source["notes"] == ["ops.fs is not the stated sampling rate, which was used"]
 
 
-@pytest.mark.parametrize("ops", [None, {}, {"fs": 0.0}, {"fs": float("nan")}])
+@pytest.mark.parametrize("ops", [None, {}, *({"fs": fs} for fs in (0.0, np.nan, None, [], "fast", {}))])
 def test_a_missing_rate_is_asked_for(tmp_path, ops):
     write_plane(tmp_path / "plane0", ops)
     with pytest.raises(ValueError, match="plane0: expected a sampling rate in Hz.*pass --sampling-rate"):
@@ -185,8 +185,9 @@ def test_a_frame_time_that_contradicts_the_rate_is_not_ignored(tmp_path):
 def test_movies_strung_together_begin_new_segments(tmp_path):
     write_plane(tmp_path / "plane0", {"fs": 5.0, "frames_per_folder": np.array([30, 10])})
     write_plane(tmp_path / "plane1", {"fs": 5.0, "frames_per_folder": np.array([60, 20])})
+    write_plane(tmp_path / "plane2", {"fs": 5.0, "frames_per_folder": None})
     # The second plane's counts do not add up to its 40 frames, so they say nothing about it.
-    assert [r.segment_starts for r in read_suite2p(tmp_path)] == [(0, 30), (0,)]
+    assert [r.segment_starts for r in read_suite2p(tmp_path)] == [(0, 30), (0,), (0,)]
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
@@ -218,12 +219,32 @@ def test_bad_frames_of_rejected_rois_do_not_matter(tmp_path):
         ({"iscell": np.zeros((4, 2))}, "none of its 4 ROIs is accepted"),
         ({"stat": np.array([{"iplane": i, "med": [0, 0]} for i in range(4)])}, "expected one plane, got 4"),
         ({"stat": np.array([{"ypix": 0}] * 4)}, 'expected "med"'),
+        ({"stat": np.array([None] * 4)}, 'expected "med"'),
+        ({"stat": np.zeros((4, 2))}, 'expected "med"'),
+        ({"stat": np.array({"med": [0, 0]})}, 'expected "med"'),
+        ({"F": np.full((4, 40), "bright")}, "F.npy: expected numbers in F"),
+        ({"F": np.full((4, 40), 1j)}, "F.npy: expected numbers in F, got complex"),
+        ({"iscell": np.full((4, 2), "yes")}, "iscell.npy: expected numbers in iscell"),
     ],
 )
 def test_arrays_that_do_not_fit_together_are_one_plain_line(tmp_path, changes, message):
     write_plane(tmp_path / "plane0", **changes)
     with pytest.raises(ValueError, match=message):
         list(read_suite2p(tmp_path / "plane0", RATE))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"F": np.full((4, 40), "bright")}, "expected numbers in F"),
+        ({"stat": np.zeros(4)}, "expected stat as a structure"),
+        ({"ops": 5.0}, "expected ops as a structure"),
+    ],
+)
+def test_other_things_in_a_matlab_file_are_one_plain_line(tmp_path, changes, message):
+    write_mat(tmp_path / "a.mat", **changes)
+    with pytest.raises(ValueError, match=message):
+        list(read_suite2p(tmp_path / "a.mat", RATE))
 
 
 @pytest.mark.parametrize("name", ["F.npy", "Fneu.npy", "iscell.npy", "stat.npy"])

@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from scipy.io.matlab import mat_struct
 
 from ..metadata import Facts
 from ..recording import Recording
@@ -191,7 +192,7 @@ def _dff(corrected: np.ndarray, F: np.ndarray, file: str) -> np.ndarray:
 
 
 def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, str, list[str]]:
-    in_file = float(np.ravel(plane.ops.get("fs", 0.0))[0])
+    in_file = _number(plane.ops.get("fs"))
     if facts.sampling_rate:
         differs = in_file > 0 and not np.isclose(in_file, facts.sampling_rate, rtol=1e-3)
         return facts.sampling_rate, "stated", ["ops.fs is not the stated sampling rate, which was used"] * differs
@@ -202,9 +203,20 @@ def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, str, 
     return in_file, "ops.fs", []
 
 
+def _number(value: Any) -> float:
+    """Return a value, or the first of several, as a number; NaN where it is none."""
+    try:
+        return float(np.ravel(value)[0])
+    except (TypeError, ValueError, IndexError):
+        return np.nan
+
+
 def _segment_starts(plane: _Plane) -> tuple[int, ...]:
     # suite2p strings the movies of several folders together; nothing runs on from one to the next.
-    counts = np.ravel(plane.ops.get("frames_per_folder", ())).astype(int)
+    counts = np.ravel(plane.ops.get("frames_per_folder", ()))
+    if counts.dtype.kind not in "iuf":
+        return (0,)
+    counts = counts.astype(int)
     if len(counts) < 2 or counts.sum() != plane.F.shape[1] or (counts <= 0).any():
         return (0,)
     return (0, *np.cumsum(counts)[:-1].tolist())
@@ -243,7 +255,7 @@ def _read_folder(folder: Path) -> _Plane:
         Fneu=_array(folder / "Fneu.npy"),
         iscell=None if iscell is None else _first_column(iscell) > 0,
         med=None if stat is None else _medians(stat, folder / "stat.npy"),
-        planes=set() if stat is None else {int(roi.get("iplane", 0)) for roi in stat},
+        planes=set() if stat is None else {_number(roi.get("iplane", 0)) for roi in stat},
         ops=ops,
     )
 
@@ -252,17 +264,32 @@ def _read_matlab(path: Path) -> _Plane:
     found = load_matlab(path, {*_NAMES, "dt"} - {"spks"})
     if "F" not in found:
         raise cannot_read(path, "F, Fneu, iscell and stat as suite2p saves them", ValueError("there is no F in it"))
-    stat = None if "stat" not in found else [vars(roi) for roi in np.atleast_1d(found["stat"])]
+    arrays = {
+        name: _checked(np.atleast_2d(found[name]), path, name) for name in ("F", "Fneu", "iscell") if name in found
+    }
+    stat = None if "stat" not in found else [_fields(roi, path, "stat") for roi in np.atleast_1d(found["stat"])]
     dt = found.get("dt")
     return _Plane(
-        F=np.atleast_2d(found["F"]),
-        Fneu=np.atleast_2d(found["Fneu"]) if "Fneu" in found else None,
-        iscell=_first_column(np.atleast_2d(found["iscell"])) > 0 if "iscell" in found else None,
+        F=arrays["F"],
+        Fneu=arrays.get("Fneu"),
+        iscell=_first_column(arrays["iscell"]) > 0 if "iscell" in arrays else None,
         med=None if stat is None else _medians(stat, path),
-        planes=set() if stat is None else {int(roi.get("iplane", 0)) for roi in stat},
-        ops=vars(found["ops"]) if "ops" in found else {},
+        planes=set() if stat is None else {_number(roi.get("iplane", 0)) for roi in stat},
+        ops=_fields(found["ops"], path, "ops") if "ops" in found else {},
         dt=float(dt) if np.size(dt) == 1 and isinstance(dt, int | float) else None,
     )
+
+
+def _fields(struct: Any, path: Path, name: str) -> dict[str, Any]:
+    if not isinstance(struct, mat_struct):
+        raise ValueError(f"{path}: expected {name} as a structure as suite2p saves it, got {type(struct).__name__}")
+    return vars(struct)
+
+
+def _checked(array: np.ndarray, path: Path, name: str) -> np.ndarray:
+    if array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected numbers in {name}, got {array.dtype}")
+    return array
 
 
 def _first_column(iscell: np.ndarray) -> np.ndarray:
@@ -274,9 +301,10 @@ def _array(path: Path) -> np.ndarray | None:
         return None
     try:
         # Mapped, so that the rows of rejected ROIs are never read.
-        return np.load(path, mmap_mode="r", allow_pickle=False)
+        array = np.load(path, mmap_mode="r", allow_pickle=False)
     except (ValueError, OSError, EOFError) as error:
         raise cannot_read(path, "an array of numbers", error) from error
+    return _checked(array, path, path.stem)
 
 
 def _dictionary(path: Path) -> dict[str, Any]:
@@ -288,8 +316,9 @@ def _dictionary(path: Path) -> dict[str, Any]:
 
 def _medians(stat: Any, path: Path) -> np.ndarray:
     try:
-        return np.array([np.ravel(roi["med"]) for roi in stat], dtype=np.float64).reshape(-1, 2)
-    except (KeyError, TypeError, ValueError) as error:
+        return np.array([np.ravel(dict(roi)["med"]) for roi in stat], dtype=np.float64).reshape(-1, 2)
+    # Anything may lie where suite2p puts dictionaries, and fail in its own way.
+    except (KeyError, TypeError, ValueError, IndexError) as error:
         raise ValueError(f'{path}: expected "med" (y, x) for each ROI in stat, got something else') from error
 
 
