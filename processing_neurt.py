@@ -8,6 +8,7 @@ from itertools import pairwise
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import BatchFeature, ProcessorMixin
 from transformers.utils import logging
 
@@ -19,9 +20,10 @@ MIN_NEURONS = 5
 MIN_NEIGHBOURS = 2  # a standard deviation with ddof 1 needs two
 NORMALIZATIONS = ("minmax", "zscore", "none")
 RADIUS_UNITS = ("um", "px", "quantile")
-# Bounds the working memory of `neighbour_statistics`: six float64 arrays of NEURON_BLOCK x FRAME_BLOCK, 24 MiB.
+# Bound what `neighbour_statistics` holds beside its result and the distances: float64 arrays of NEURON_BLOCK x N,
+# N x FRAME_BLOCK and NEURON_BLOCK x FRAME_BLOCK.
 NEURON_BLOCK = 1024
-FRAME_BLOCK = 512
+FRAME_BLOCK = 256
 
 
 def scale_traces(traces: np.ndarray, normalization: str) -> np.ndarray:
@@ -73,20 +75,21 @@ def neighbour_statistics(
     """
     num_neurons, num_frames = traces.shape
     statistics = np.empty((num_neurons, num_frames, 4), dtype=np.float32) if out is None else out
-    near, at_radius = distances < radius, distances == radius
-    np.fill_diagonal(near, False)
-    np.fill_diagonal(at_radius, False)
+    # torch and not numpy: what is between the products then uses every core as well.
+    written, traces, distances = (torch.from_numpy(array) for array in (statistics, traces, distances))
+    near = (distances < radius).fill_diagonal_(False)
+    at_radius = (distances == radius).fill_diagonal_(False)
     for rows in _blocks(num_neurons, NEURON_BLOCK):
-        near_rows = near[rows].astype(np.float64)
-        tied_rows = at_radius[rows].astype(np.float64) if at_radius[rows].any() else None
-        near_count = near_rows.sum(1, keepdims=True)
-        far_count = num_neurons - 1 - near_count - at_radius[rows].sum(1, keepdims=True)
+        near_rows = near[rows].double()
+        tied_rows = at_radius[rows].double() if at_radius[rows].any() else None
+        near_count = near_rows.sum(1, keepdim=True)
+        far_count = num_neurons - 1 - near_count - at_radius[rows].sum(1, keepdim=True)
         for frames in _blocks(num_frames, FRAME_BLOCK):
-            values = traces[:, frames].astype(np.float64)
+            values = traces[:, frames].double()
             near_sum, far_sum = _near_and_far_sums(values, rows, near_rows, tied_rows)
-            near_square, far_square = _near_and_far_sums(np.square(values), rows, near_rows, tied_rows)
-            statistics[rows, frames, 0], statistics[rows, frames, 1] = _moments(near_sum, near_square, near_count)
-            statistics[rows, frames, 2], statistics[rows, frames, 3] = _moments(far_sum, far_square, far_count)
+            near_square, far_square = _near_and_far_sums(values.square(), rows, near_rows, tied_rows)
+            written[rows, frames, 0], written[rows, frames, 1] = _moments(near_sum, near_square, near_count)
+            written[rows, frames, 2], written[rows, frames, 3] = _moments(far_sum, far_square, far_count)
     return statistics
 
 
@@ -95,8 +98,8 @@ def _blocks(length: int, size: int) -> Iterable[slice]:
 
 
 def _near_and_far_sums(
-    values: np.ndarray, rows: slice, near_rows: np.ndarray, tied_rows: np.ndarray | None
-) -> tuple[np.ndarray, np.ndarray]:
+    values: torch.Tensor, rows: slice, near_rows: torch.Tensor, tied_rows: torch.Tensor | None
+) -> tuple[torch.Tensor, torch.Tensor]:
     """Sums of `values` over near and over far neurons: far = all − near − self − those exactly at the radius."""
     near = near_rows @ values
     far = values.sum(0) - near
@@ -106,13 +109,11 @@ def _near_and_far_sums(
     return near, far
 
 
-def _moments(total: np.ndarray, squares: np.ndarray, count: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _moments(total: torch.Tensor, squares: torch.Tensor, count: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
     """Mean and standard deviation (ddof 1) from sums; NaN where the count is below two."""
-    enough = count >= MIN_NEIGHBOURS
-    mean = total / np.where(enough, count, np.nan)
-    squares -= total * mean
-    squares /= np.maximum(count - 1, 1)
-    return mean, np.sqrt(np.maximum(squares, 0, out=squares), out=squares)
+    mean = total / torch.where(count >= MIN_NEIGHBOURS, count, torch.nan)
+    deviation = squares.addcmul_(total, mean, value=-1).div_((count - 1).clamp(min=1)).clamp_(min=0).sqrt_()
+    return mean, deviation
 
 
 def window_bounds(num_frames: int, segment_starts: Sequence[int], length: int, stride: int) -> list[tuple[int, int]]:
