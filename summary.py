@@ -42,7 +42,7 @@ def write_summary(
         classification: Scores of a classifier; drawn in `subjects.png`.
         examples: Windows for `reconstruction.png`.
         split: Subjects on each side, for example {"train": [...], "held out": [...]}.
-        simulated: Whether the recordings were simulated; said wherever a number stands.
+        simulated: Whether any recording was simulated; said wherever a number stands.
         command: What regenerates the run.
 
     Returns:
@@ -61,7 +61,7 @@ def write_summary(
     if classification is not None:
         _save(subjects_figure(classification), folder / "subjects.png")
 
-    parts = [f"# {escape_markdown(title)}", *(["All recordings are **simulated**."] if simulated else [])]
+    parts = [f"# {escape_markdown(title)}", *(["**Simulated recordings are among these.**"] if simulated else [])]
     parts += ["## What was run", _code_block(command)]
     if reconstruction is not None:
         parts += ["## Reconstruction of hidden frames", _verdict(reconstruction), reconstruction.to_markdown()]

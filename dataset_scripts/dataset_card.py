@@ -6,6 +6,8 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 
+from .recording import SIMULATED, SPLITS
+
 _COLUMNS = """\
 | column | type | meaning |
 | --- | --- | --- |
@@ -30,13 +32,12 @@ def render_card(manifest: Mapping[str, Any]) -> str:
         manifest: What `write_build` is about to write: "steps" and "files".
     """
     files = manifest["files"]
-    simulated = any("simulat" in f"{step['builder']}".lower() for step in manifest["steps"])
-    simulated = simulated or any("simulat" in f"{entry['modality']}".lower() for entry in files)
+    origin, warning = _origin(sum(entry["modality"] == SIMULATED for entry in files), len(files))
     sections = [
         f"---\n{_front_matter(files)}\n---",
-        f"# Neuronal activity, {'simulated' if simulated else 'recorded with calcium imaging'}",
+        f"# Neuronal activity, {origin}",
         "One row is one neuron (ROI) of one recording, in the layout of NEuRT. Open it with "
-        "`datasets.load_dataset(folder)`." + (" **All recordings here are simulated.**" if simulated else ""),
+        f"`datasets.load_dataset(folder)`.{warning}",
         "## Contents\n\n" + _contents(files),
         "## Columns\n\n" + _columns(files),
         "## How it was made\n\n" + _steps(manifest["steps"]),
@@ -45,8 +46,17 @@ def render_card(manifest: Mapping[str, Any]) -> str:
     return "\n\n".join(sections) + "\n"
 
 
+def _origin(simulated: int, recordings: int) -> tuple[str, str]:
+    """Say in the title and in a sentence where the recordings come from."""
+    if not simulated:
+        return "recorded with calcium imaging", ""
+    if simulated == recordings:
+        return "simulated", " **All recordings here are simulated.**"
+    return "partly simulated", f" **{simulated} of {recordings} recordings here are simulated.**"
+
+
 def _front_matter(files: Sequence[Mapping[str, Any]]) -> str:
-    splits = [split for split in ("train", "validation", "test") if any(e["split"] == split for e in files)]
+    splits = [split for split in SPLITS if any(e["split"] == split for e in files)]
     data_files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in splits]
     configs = [{"config_name": "traces", "default": True, "data_files": data_files}]
     return DatasetCardData(tags=["calcium-imaging", "neuroscience"], configs=configs).to_yaml().strip()

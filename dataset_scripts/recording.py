@@ -9,6 +9,7 @@ import numpy as np
 TRACE_KINDS = ("fluorescence", "dff", "denoised", "deconvolved", "events")
 COORDINATE_UNITS = ("um", "px")
 SPLITS = ("train", "validation", "test")
+SIMULATED = "simulated"
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -28,6 +29,7 @@ class Recording:
         accepted: Bool of shape (N,), the curator's choice; all True by default.
         unit_ids: Identity of each neuron across recordings, int64 of shape (N,), -1 where unknown, or None.
         field: Number of the imaging field or plane, if there are several.
+        modality: For example "two-photon"; "simulated" where no animal was recorded.
         segment_starts: Frames at which concatenated trials or bouts begin; always starts with 0.
         labels: What is known of the animal or recording, for example {"genotype": "5xFAD"}.
         source: Where it came from: file name, digests, preparation. No paths, times or URLs.
@@ -90,6 +92,10 @@ class Recording:
 
     def _message(self, expected: str, got: Any) -> str:
         return f"recording {self.recording_id!r}: expected {expected}, got {got}"
+
+    @property
+    def simulated(self) -> bool:
+        return self.modality == SIMULATED
 
     @property
     def num_neurons(self) -> int:

@@ -19,7 +19,7 @@ from typing import Any
 import numpy as np
 
 from .parquet_build import write_build
-from .recording import Recording
+from .recording import SIMULATED, Recording
 from .simulate_activity import (
     INDICATORS,
     calcium,
@@ -164,7 +164,7 @@ def simulate_recording(config: SimulationConfig, place: Place, group: str | None
         trace_kind="fluorescence",
         accepted=population.is_neuron,
         field=place.field,
-        modality="simulated",
+        modality=SIMULATED,
         indicator=config.indicator,
         labels={"group": group},
         source={"simulated": True, "seed": config.seed},

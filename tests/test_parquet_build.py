@@ -203,9 +203,17 @@ def test_text_from_outside_stays_text_in_the_card(tmp_path):
 
 def test_a_card_of_simulated_recordings_says_so(tmp_path):
     write([recording()], tmp_path / "real", builder="neurt import")
-    write([recording()], tmp_path / "made", builder="neurt simulate")
+    write([recording(modality="simulated")], tmp_path / "made")
     assert "simulated" not in (tmp_path / "real" / "README.md").read_text()
-    assert "All recordings here are simulated" in (tmp_path / "made" / "README.md").read_text()
+    made = (tmp_path / "made" / "README.md").read_text()
+    assert "# Neuronal activity, simulated\n" in made and "**All recordings here are simulated.**" in made
+
+
+def test_a_card_of_some_simulated_recordings_says_how_many(tmp_path):
+    write([recording("r1"), recording("r2", modality="two-photon")], tmp_path / "build")
+    write([recording("r3", modality="simulated")], tmp_path / "build")
+    card = (tmp_path / "build" / "README.md").read_text()
+    assert "# Neuronal activity, partly simulated\n" in card and "**1 of 3 recordings here are simulated.**" in card
 
 
 def test_an_unknown_split_is_refused(tmp_path):

@@ -89,7 +89,7 @@ def test_the_summary_has_command_tables_split_and_files(tmp_path):
 
 def test_simulated_data_are_called_so_at_every_score(tmp_path):
     text = write(tmp_path)
-    assert "All recordings are **simulated**." in text
+    assert "**Simulated recordings are among these.**" in text
     for section in re.split(r"^## ", text, flags=re.M)[2:4]:
         assert "Simulated data: 10 windows" in section
     assert "simulated" in subjects_figure(classification_scores()).axes[0].get_title()
