@@ -13,7 +13,7 @@ def recording(subject, session=1, group=None, **labels):
     labels = labels if group is None else {**labels, "group": group}
     name = f"{subject}_ses-{session}"
     traces = np.zeros((1, 2), dtype=np.float32)
-    return Recording(traces, 5.0, name, subject, name, roi_ids=("0",), labels=labels)
+    return Recording(traces, 5.0, f"{name}_field-0", subject, name, roi_ids=("0",), labels=labels)
 
 
 def cohort(count, sessions=2, prefix="m", **options):
@@ -46,6 +46,10 @@ def test_the_same_share_of_each_class_is_drawn(seed):
     split = split_recordings(two_groups(), test_fraction=0.2, validation_fraction=0.25, label="group", seed=seed)
     counts = [[sum(name.startswith(group) for name in part) for group in ("wt", "ad")] for part in parts(split)]
     assert counts == [[6, 3], [2, 1], [2, 1]]
+
+
+def test_the_share_is_rounded_to_whole_animals():
+    assert [len(split_recordings(cohort(9), test_fraction=share).test) for share in (0.15, 0.18, 0.3)] == [1, 2, 3]
 
 
 def test_at_least_one_animal_of_each_class_is_drawn():
@@ -132,7 +136,7 @@ def test_an_animal_with_two_classes_is_refused():
 
 def test_a_recording_without_the_label_is_refused_by_name():
     recordings = [*two_groups(), recording("m7", 1, sex="f")]
-    with pytest.raises(ValueError, match="recording 'm7_ses-1': expected a label 'group', got labels: sex"):
+    with pytest.raises(ValueError, match="recording 'm7_ses-1_field-0': expected a label 'group', got labels: sex"):
         split_recordings(recordings, label="group")
 
 
