@@ -5,9 +5,7 @@ neurt convert model_epoch_20.pth --config model_cfg.json --output converted
 
 import dataclasses
 import json
-import os
 import pickle
-import tempfile
 import warnings
 from pathlib import Path
 from typing import BinaryIO
@@ -18,6 +16,7 @@ from huggingface_hub.errors import StrictDataclassError
 from .configuration_neurt import NeurtConfig
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtPreTrainedModel
 from .processing_neurt import NeurtProcessor
+from .writing_aside import folder_aside, require_new
 
 # Original name -> name here, of modules that have a weight and a bias; `{i}` counts layers.
 ENCODER_NAMES = {
@@ -266,13 +265,9 @@ def convert_checkpoint(checkpoint_path: str | Path, config_path: str | Path, out
         ValueError: If checkpoint or options are not the original's, or the folder exists.
         OSError: If a file cannot be opened or written.
     """
-    output = Path(output)
-    if output.exists():
-        raise ValueError(f"expected an --output that does not exist yet, got {output}; name another or remove it")
+    require_new(output, "a folder")
     conversion = build_model(read_state_dict(checkpoint_path), read_options(config_path))
-    output.parent.mkdir(parents=True, exist_ok=True)
-    with tempfile.TemporaryDirectory(dir=output.parent, prefix=f".{output.name}.") as aside:
-        conversion.model.save_pretrained(Path(aside) / output.name)
-        conversion.processor.save_pretrained(Path(aside) / output.name)
-        os.rename(Path(aside) / output.name, output)
+    with folder_aside(output) as aside:
+        conversion.model.save_pretrained(aside)
+        conversion.processor.save_pretrained(aside)
     return conversion

@@ -5,7 +5,6 @@ Shapes: B windows, T frames, C channels, D hidden size.
 
 import contextlib
 import json
-import os
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -28,6 +27,7 @@ from .loading import load_config, load_processor, load_quietly
 from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
 from .training_loop import model_inputs
+from .writing_aside import file_aside, require_new
 
 BATCH_SIZE = 128
 FOLDS = 7  # as many passes hide every frame once, a seventh (14 %) at a time, near the share hidden in training
@@ -82,7 +82,7 @@ def evaluate_model(
         hint = "pass --label" if label is None else "a masked model has none, leave out --label"
         raise ValueError(f"expected a label with a classifier only; {hint}")
     if output is not None:
-        _check_new(output)
+        require_new(output, "an output file")
     recordings = _recordings_of(build, subjects)
     network = _load(NeurtForMaskedSignalModeling if is_masked else NeurtForSequenceClassification, model)
     label2id = {name: index for index, name in network.config.id2label.items()}
@@ -99,7 +99,7 @@ def evaluate_model(
     evaluation = Evaluation(scores, seen, dataset.skipped)
     if output is not None:
         text = json.dumps({**scores.to_dict(), "seen_in_training": seen, "skipped": dataset.skipped}, indent=1)
-        with _written_aside(output) as aside:
+        with file_aside(output) as aside:
             aside.write_text(text + "\n", encoding="utf-8")
     return evaluation
 
@@ -120,7 +120,7 @@ def embed(model: str | Path, build: Path, output: Path, *, missing_neighbours: s
     Raises:
         ValueError: If the model or the build cannot be used, or the output file exists.
     """
-    _check_new(output)
+    require_new(output, "an output file")
     network = _load(NeurtModel, model)
 
     def embed_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
@@ -152,7 +152,7 @@ def reconstruct(
     Raises:
         ValueError: If the model or the build cannot be used, the span is out of its range, or the output file exists.
     """
-    _check_new(output)
+    require_new(output, "an output file")
     if is_classifier(model):
         raise ValueError(f"expected a masked model to reconstruct with, got a classifier: {model}")
     if not 1 <= span <= 10:
@@ -212,23 +212,6 @@ def _inputs(batch: Mapping[str, Any], network: PreTrainedModel) -> dict[str, tor
     return inputs
 
 
-def _check_new(output: Path):
-    if output.exists():
-        raise ValueError(f"expected an output file that does not exist yet, got {output}; remove it or choose another")
-
-
-@contextlib.contextmanager
-def _written_aside(output: Path) -> Iterator[Path]:
-    """A path to write to that becomes the output file when all went well, and vanishes otherwise."""
-    aside = output.with_name(f".{output.name}.partial")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        yield aside
-        os.replace(aside, output)
-    finally:
-        aside.unlink(missing_ok=True)
-
-
 def _write_windows(
     model: str | Path, build: Path, output: Path, apply: Callable, missing_neighbours: str
 ) -> dict[str, Any]:
@@ -236,7 +219,7 @@ def _write_windows(
     processor = load_processor(model)
     counts = {"rows": 0, "recordings": 0, "skipped": {}}
     total = len(read_manifest(build)["files"])
-    with _written_aside(output) as aside, contextlib.ExitStack() as stack:
+    with file_aside(output) as aside, contextlib.ExitStack() as stack:
         writer = None
         bar = stack.enter_context(tqdm(read_build(build), desc="recordings", unit="recording", total=total))
         for recording in bar:

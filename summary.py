@@ -14,6 +14,7 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
+from .writing_aside import file_aside
 
 # Okabe & Ito's colour-blind safe palette; line styles and markers tell the same things apart without colour.
 TRUTH, RECONSTRUCTION, INTERPOLATION = "#000000", "#D55E00", "#0072B2"
@@ -74,7 +75,8 @@ def write_summary(
     parts += ["## Files", _file_list(folder)]
     path = folder / "summary.md"
     text = "\n\n".join(part.strip() for part in parts if part)
-    _replace(path, lambda beside: beside.write_text(f"{text}\n", "utf-8"))
+    with file_aside(path, replace=True) as aside:
+        aside.write_text(f"{text}\n", "utf-8")
     return path
 
 
@@ -182,16 +184,8 @@ def _figure(height):
 def _save(figure, path):
     for panel in figure.axes:
         panel.spines[["top", "right"]].set_visible(False)
-    _replace(path, lambda beside: figure.savefig(beside, format="png", metadata={"Software": None}))
-
-
-def _replace(path, write):
-    beside = path.with_name(f".{path.name}.partial")
-    try:
-        write(beside)
-        os.replace(beside, path)
-    finally:
-        beside.unlink(missing_ok=True)
+    with file_aside(path, replace=True) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": None})
 
 
 def _verdict(scores):

@@ -7,7 +7,6 @@
 The same recordings give the same bytes. A build is written aside and renamed, so it is there whole or not at all.
 """
 
-import contextlib
 import dataclasses
 import hashlib
 import importlib.metadata
@@ -21,6 +20,7 @@ from typing import Any
 
 import numpy as np
 
+from ..writing_aside import folder_aside
 from .dataset_card import render_card
 from .parquet_rows import SCHEMA, add_label_columns, read_recording, write_recording
 from .recording import SPLITS, Recording
@@ -91,8 +91,9 @@ def write_build(
     """
     target = Path(folder).resolve()
     _check_target(target)
-    with _written_aside(target) as aside:
-        manifest = read_manifest(aside) if (aside / _MANIFEST).exists() else {"format": 1, "steps": [], "files": []}
+    with folder_aside(target, replace=True) as aside:
+        before = _start_from(target, aside)
+        manifest = read_manifest(aside) if before else {"format": 1, "steps": [], "files": []}
         written = _write_recordings(recordings, aside, {} if split is None else split, manifest["files"])
         if not written:
             raise ValueError(_nothing_left(dropped))
@@ -106,6 +107,7 @@ def write_build(
             "dropped": [dict(entry) for entry in dropped],
         }
         _finish(aside, {**manifest, "steps": manifest["steps"] + [step], "files": files})
+        _check_unchanged(target, before)
     return BuildSummary(target, tuple(written), tuple(dropped))
 
 
@@ -164,27 +166,25 @@ def _check_target(target: Path) -> None:
         raise ValueError(f"{target}: expected a folder to write the build to, got a file; choose another --output")
 
 
-@contextlib.contextmanager
-def _written_aside(target: Path) -> Iterator[Path]:
-    """Give a folder to fill, with what the target holds already, that takes the target's place if all goes well."""
-    aside = target.with_name(f".{target.name}.{os.getpid()}.partial")
-    old = target.with_name(f".{target.name}.{os.getpid()}.old")
-    target.parent.mkdir(parents=True, exist_ok=True)
-    try:
-        if target.exists():
-            # Files are replaced, never written to, so links are as good as copies and cost nothing.
-            shutil.copytree(target, aside, copy_function=_link_or_copy)
-        else:
-            aside.mkdir()
-        yield aside
-        if target.exists():
-            target.rename(old)
-        aside.rename(target)
-    finally:
-        if old.exists() and not target.exists():
-            old.rename(target)
-        shutil.rmtree(aside, ignore_errors=True)
-        shutil.rmtree(old, ignore_errors=True)
+def _start_from(target: Path, aside: Path) -> bytes:
+    """Fill the folder with what the target holds already; returns the bytes of its manifest, none if it has none."""
+    if target.exists():
+        # Files are replaced, never written to, so links are as good as copies and cost nothing.
+        shutil.copytree(target, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
+    return _manifest_bytes(aside)
+
+
+def _manifest_bytes(folder: Path) -> bytes:
+    path = folder / _MANIFEST
+    return path.read_bytes() if path.exists() else b""
+
+
+def _check_unchanged(target: Path, before: bytes) -> None:
+    if _manifest_bytes(target) != before:
+        raise ValueError(
+            f"{target}: expected a build that stays as it is while recordings are added, got one that another process "
+            "wrote to; add them again, one after the other"
+        )
 
 
 def _link_or_copy(source: str, destination: str) -> None:

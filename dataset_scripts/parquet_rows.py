@@ -10,6 +10,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from ..writing_aside import file_aside
 from .recording import Recording
 
 SCHEMA = pa.schema(
@@ -109,14 +110,12 @@ def add_label_columns(path: Path, labels: Iterable[str]) -> None:
     schema = _with_labels(labels)
     if pq.read_schema(path).names == schema.names:
         return
-    aside = path.with_suffix(".rewritten")
-    with pq.ParquetFile(path) as file, _writer(aside, schema) as writer:
+    with file_aside(path, replace=True) as aside, pq.ParquetFile(path) as file, _writer(aside, schema) as writer:
         for group in range(file.num_row_groups):
             table = file.read_row_group(group)
             for name in set(schema.names) - set(table.column_names):
                 table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
             writer.write_table(table.select(schema.names))
-    os.replace(aside, path)
 
 
 def read_recording(path: str | os.PathLike, source: Mapping[str, Any] | None = None) -> Recording:

@@ -5,19 +5,17 @@ groups alike. Every draw has its own generator, addressed by what is drawn, mous
 sessions changes none of the others, and planting an effect changes the spikes of planted neurons only.
 """
 
-import contextlib
 import dataclasses
 import itertools
 import json
 import os
-import shutil
-import tempfile
 from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from ..writing_aside import folder_aside
 from .parquet_build import write_build
 from .recording import SIMULATED, Recording
 from .simulate_activity import (
@@ -126,7 +124,7 @@ def write_study(
     if file_format not in _WRITERS:
         raise ValueError(f"expected a format among {', '.join(_WRITERS)}, got {file_format!r}")
     recordings, truth = simulate_study(config)
-    with _written_aside(Path(output)) as aside:
+    with folder_aside(output) as aside:
         _WRITERS[file_format](config, progress(recordings), truth, aside)
         (aside / "ground_truth.json").write_text(json.dumps(truth, indent=1) + "\n", encoding="utf-8")
     return truth
@@ -299,17 +297,3 @@ def _write_npz(config, recordings, truth, folder):
 
 
 _WRITERS = {"parquet": _write_parquet, "nwb": _write_nwb, "npz": _write_npz}
-
-
-@contextlib.contextmanager
-def _written_aside(output: Path) -> Iterator[Path]:
-    """Give a folder to make that becomes `output` if all goes well."""
-    if output.exists():
-        raise ValueError(f"{output}: expected a folder that does not exist yet, got one that does; choose another")
-    output.parent.mkdir(parents=True, exist_ok=True)
-    holder = Path(tempfile.mkdtemp(prefix=f".{output.name}.", suffix=".partial", dir=output.parent))
-    try:
-        yield holder / output.name
-        (holder / output.name).rename(output)
-    finally:
-        shutil.rmtree(holder)

@@ -263,3 +263,18 @@ def test_a_damaged_file_of_a_build_is_one_plain_line(tmp_path, keep):
     with pytest.raises(ValueError, match=r"r1\.parquet: expected a recording") as error:
         list(read_build(tmp_path / "build"))
     assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("exists", [True, False])
+def test_a_build_that_another_process_adds_to_meanwhile_keeps_what_was_added(tmp_path, exists):
+    if exists:
+        write([recording("r0")], tmp_path / "build")
+
+    def slowly():
+        yield recording("r1")
+        write([recording("r2")], tmp_path / "build")
+
+    with pytest.raises(ValueError, match="build: expected a build that stays as it is while recordings are added"):
+        write(slowly(), tmp_path / "build")
+    assert [r.recording_id for r in read_build(tmp_path / "build")] == ["r0", "r2"][not exists :]
+    assert [path.name for path in tmp_path.iterdir()] == ["build"]
