@@ -210,6 +210,14 @@ def test_a_label_whose_classes_the_classifier_does_not_know_is_refused(classifie
         evaluate_model(classifier, renamed, label="group")
 
 
+def test_a_classifier_whose_config_names_its_classes_one_way_only_is_scored(classifier, build, tmp_path):
+    model = shutil.copytree(classifier, tmp_path / "model")
+    config = json.loads((model / "config.json").read_text())
+    (model / "config.json").write_text(json.dumps({**config, "label2id": None}))
+    scores = evaluate_model(model, build, subjects=("sim005",), label="group").scores
+    assert scores.class_names == ("control", "planted")
+
+
 def test_the_kind_of_a_model_is_read_from_its_folder(pretrained, classifier):
     assert is_classifier(classifier) and not is_classifier(pretrained)
 
