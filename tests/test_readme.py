@@ -1,0 +1,60 @@
+"""The README's commands and example run as they stand there, with a tiny model."""
+
+import functools
+import re
+import shlex
+from pathlib import Path
+
+import numpy as np
+import pytest
+from neurt import NeurtConfig
+from neurt.cli import app
+
+README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
+
+
+def blocks(language):
+    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+
+
+@pytest.fixture(scope="module")
+def workplace(tmp_path_factory):
+    """Eight mice in two groups as `.npz` archives, with the columns of the README's table in `recordings.csv`."""
+    folder = tmp_path_factory.mktemp("readme")
+    rng = np.random.default_rng(0)
+    rows = ["file,subject,session,genotype"]
+    (folder / "RECORDINGS").mkdir()
+    for mouse in range(1, 9):
+        np.savez(
+            folder / "RECORDINGS" / f"m{mouse}.npz",
+            traces=rng.gamma(2.0, size=(9, 260)).cumsum(1) % 7,
+            centroids=rng.random((9, 2)) * 100,
+            sampling_rate=5.0,
+            trace_kind="dff",
+        )
+        rows.append(f"m{mouse}.npz,MOUSE{mouse},s1,{'5xFAD' if mouse % 2 else 'wild type'}")
+    (folder / "recordings.csv").write_text("\n".join(rows) + "\n")
+    return folder
+
+
+def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, capsys):
+    monkeypatch.chdir(workplace)
+    monkeypatch.setattr("neurt.train.NeurtConfig", functools.partial(NeurtConfig, **TINY))
+    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("neurt")]
+    pipeline = [line for line in commands if not line.startswith("neurt convert")]
+    assert [line.split()[1] for line in pipeline] == [
+        "import",
+        "pretrain",
+        "finetune",
+        "evaluate",
+        "embed",
+        "reconstruct",
+    ]
+    for line in pipeline:
+        app(shlex.split(line)[1:], standalone_mode=False)
+    for output in ("embeddings.parquet", "reconstructions.parquet", "CLASSIFIER/summary.md", "MODEL/results.json"):
+        assert (workplace / output).exists()
+    (example,) = blocks("python")
+    exec(compile(example, "README.md", "exec"), {})
+    assert "torch.Size([" in capsys.readouterr().out
