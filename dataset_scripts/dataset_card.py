@@ -6,7 +6,9 @@ from typing import Any
 
 from huggingface_hub import DatasetCardData
 
+from ..processing_neurt import MIN_NEURONS
 from .recording import SIMULATED, SPLITS
+from .wording import some, value_range
 
 _COLUMNS = """\
 | column | type | meaning |
@@ -69,17 +71,12 @@ def _contents(files: Sequence[Mapping[str, Any]]) -> str:
         part = [entry for entry in files if entry["split"] == split]
         subjects = len({entry["subject_id"] for entry in part})
         neurons, placed = (sum(entry[key] for entry in part) for key in ("neurons", "neurons_with_positions"))
-        frames, rates = (_range(entry[key] for entry in part) for key in ("frames", "sampling_rate"))
+        frames, rates = (value_range(entry[key] for entry in part) for key in ("frames", "sampling_rate"))
         lines.append(f"| {split} | {len(part)} | {subjects} | {neurons} | {placed} | {frames} | {rates} |")
-    few = [entry["recording_id"] for entry in files if not entry["neighbour_channels"]]
+    few = some([_text(entry["recording_id"]) for entry in files if not entry["neighbour_channels"]])
     if few:
-        lines += ["", f"With fewer than five neurons with positions, so without neighbour channels: {_some(few)}."]
+        lines += ["", f"With fewer than {MIN_NEURONS} neurons with positions, so without neighbour channels: {few}."]
     return "\n".join(lines)
-
-
-def _range(values) -> str:
-    values = sorted(values)
-    return f"{values[0]:g}" if values[0] == values[-1] else f"{values[0]:g} to {values[-1]:g}"
 
 
 def _columns(files: Sequence[Mapping[str, Any]]) -> str:
@@ -88,14 +85,10 @@ def _columns(files: Sequence[Mapping[str, Any]]) -> str:
         for name, value in entry["labels"].items():
             values.setdefault(name, set()).update(set() if value is None else {value})
     rows = [
-        f"| `{name}` | string, nullable | label: {_some(sorted(found))} |" for name, found in sorted(values.items())
+        f"| `{name}` | string, nullable | label: {some(list(map(_text, sorted(found))))} |"
+        for name, found in sorted(values.items())
     ]
     return "\n".join([_COLUMNS, *rows])
-
-
-def _some(values: Sequence[str], limit: int = 8) -> str:
-    shown = ", ".join(_text(value) for value in values[:limit])
-    return shown + (f" and {len(values) - limit} more" if len(values) > limit else "")
 
 
 def _steps(steps: Sequence[Mapping[str, Any]]) -> str:

@@ -3,21 +3,20 @@
 import dataclasses
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
+from ..processing_neurt import MIN_FRAMES, MIN_NEURONS
 from .metadata import Facts, match_metadata, read_metadata
-from .parquet_build import MIN_NEURONS_WITH_POSITIONS, BuildSummary, write_build
+from .parquet_build import BuildSummary, write_build
 from .readers import READERS, detect
 from .readers.source import NothingUsable, Source
 from .recording import Recording
-
-MIN_FRAMES = 32
-"""Fewer frames hold too little to mask and to fill."""
+from .wording import count, some, value_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -42,11 +41,11 @@ class ImportSummary:
         units = sorted({entry["coordinate_unit"].replace("um", "µm") for entry in files if entry["coordinate_unit"]})
         positions = f"{placed} with positions" + (f" in {' or '.join(units)}" if units else "")
         lines = [
-            f"imported {_count(len(files), 'recording')} ({self.format}) of "
-            f"{_count(len({entry['subject_id'] for entry in files}), 'subject')}",
+            f"imported {count(len(files), 'recording')} ({self.format}) of "
+            f"{count(len({entry['subject_id'] for entry in files}), 'subject')}",
             f"neurons: {self.build.num_neurons}, {positions}",
-            f"frames: {self.build.num_frames} in all, {_range(e['frames'] for e in files)} a recording",
-            f"sampling rate: {_range(e['sampling_rate'] for e in files)} Hz",
+            f"frames: {self.build.num_frames} in all, {value_range(e['frames'] for e in files)} a recording",
+            f"sampling rate: {value_range(e['sampling_rate'] for e in files)} Hz",
             f"traces: {', '.join(sorted({e['trace_kind'] for e in files}))}",
             f"split: {', '.join(f'{n} {name}' for name, n in sorted(Counter(e['split'] for e in files).items()))}",
             *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
@@ -167,7 +166,7 @@ def _usable(recordings: Iterator[Recording], dropped: list[dict[str, Any]]) -> I
         constant = np.ptp(recording.traces, axis=1) == 0
         if constant.any():
             names = [roi for roi, is_constant in zip(recording.roi_ids, constant, strict=True) if is_constant]
-            why = f"{len(names)} of {recording.num_neurons} neurons have a constant trace: roi {_some(names)}"
+            why = f"{len(names)} of {recording.num_neurons} neurons have a constant trace: roi {some(names)}"
             dropped.append({"recording_id": recording.recording_id, "roi_ids": names, "why": why})
         if not constant.all():
             yield _only(recording, ~constant) if constant.any() else recording
@@ -185,15 +184,15 @@ def _only(recording: Recording, kept: np.ndarray) -> Recording:
 def _notes(build: BuildSummary, facts: Mapping[str, Facts]) -> Iterator[str]:
     files = build.files
     sources = [entry["source"] for entry in files]
-    for note, count in Counter(note for source in sources for note in source["notes"]).items():
-        yield f"{note} ({count} of {_count(len(files), 'recording')})"
+    for note, times in Counter(note for source in sources for note in source["notes"]).items():
+        yield f"{note} ({times} of {count(len(files), 'recording')})"
     rejected = sum(source["rois"] - source["accepted_rois"] for source in sources if source.get("accepted_rois"))
     if rejected:
         kept = "kept, with accepted = false" if not all(_accepted_only(entry) for entry in files) else "left out"
         yield f"{rejected} of {sum(source['rois'] for source in sources)} ROIs are rejected in iscell: {kept}"
     unstated = [e for e in files if facts[e["source"]["file"]].subject is None and e["subject_id"] == e["session_id"]]
     if unstated:
-        yield f"no subject is stated for {_count(len(unstated), 'recording')}: each session counts as its own subject"
+        yield f"no subject is stated for {count(len(unstated), 'recording')}: each session counts as its own subject"
     yield from _position_notes(build)
     for subject in sorted({entry["subject_id"] for entry in files}):
         splits = sorted({entry["split"] for entry in files if entry["subject_id"] == subject})
@@ -208,26 +207,13 @@ def _accepted_only(entry: Mapping[str, Any]) -> bool:
 def _position_notes(build: BuildSummary) -> Iterator[str]:
     pixels = sum(entry["coordinate_unit"] == "px" for entry in build.files)
     if pixels:
-        yield f"positions are in pixels in {_count(pixels, 'recording')}; --um-per-pixel turns them into µm"
+        yield f"positions are in pixels in {count(pixels, 'recording')}; --um-per-pixel turns them into µm"
     nowhere = [entry["recording_id"] for entry in build.files if entry["neurons_with_positions"] == 0]
     if nowhere:
-        yield f"no positions and so no neighbour channels in {_count(len(nowhere), 'recording')}: {_some(nowhere)}"
+        yield f"no positions and so no neighbour channels in {count(len(nowhere), 'recording')}: {some(nowhere)}"
     few = [name for name in build.without_neighbour_channels if name not in nowhere]
     if few:
         yield (
-            f"fewer than {MIN_NEURONS_WITH_POSITIONS} neurons with positions in {_count(len(few), 'recording')}, kept "
-            f"in the build and passed over when windows with neighbour channels are made: {_some(few)}"
+            f"fewer than {MIN_NEURONS} neurons with positions in {count(len(few), 'recording')}, kept "
+            f"in the build and passed over when windows with neighbour channels are made: {some(few)}"
         )
-
-
-def _count(number: int, thing: str) -> str:
-    return f"{number} {thing}" + ("" if number == 1 else "s")
-
-
-def _some(names: list[str], limit: int = 10) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
-
-
-def _range(values: Iterable[float]) -> str:
-    values = sorted(values)
-    return f"{values[0]:.4g}" if values[0] == values[-1] else f"{values[0]:.4g} to {values[-1]:.4g}"

@@ -16,6 +16,7 @@ from collections.abc import Iterable, Mapping
 from typing import Any
 
 from .recording import SPLITS
+from .wording import repeated, some
 
 _TEXTS = ("recording", "subject", "session", "indicator", "brain_area", "positions")
 _NUMBERS = ("sampling_rate", "um_per_pixel")
@@ -94,13 +95,13 @@ def match_metadata(table: Mapping[str, Facts], files: Iterable[str]) -> dict[str
     missing = [file for file in files if file not in rows.values()]
     if missing:
         raise ValueError(
-            f"metadata: expected a row for every file, got none for {_some(missing)}; add {_them(missing)}"
+            f"metadata: expected a row for every file, got none for {some(missing)}; add {_them(missing)}"
         )
     unknown = [row for row in table if row not in rows]
     if unknown:
         raise ValueError(
-            f"metadata: expected rows for files that are there, got {_some(unknown)}; "
-            f"files found: {_some(files)}; correct or remove {_them(unknown)}"
+            f"metadata: expected rows for files that are there, got {some(unknown)}; "
+            f"files found: {some(files)}; correct or remove {_them(unknown)}"
         )
     return {file: table[row] for row, file in rows.items()}
 
@@ -111,7 +112,7 @@ def _row_of(table: Mapping[str, Facts], file: str, files: list[str]) -> str | No
         return file if file in table else None
     same = [other for other in files if other.rsplit("/", 1)[-1] == name]
     if len(same) > 1:
-        raise ValueError(f"metadata: expected paths that fit one file, got {name!r}, which fits {_some(same)}")
+        raise ValueError(f"metadata: expected paths that fit one file, got {name!r}, which fits {some(same)}")
     return name
 
 
@@ -139,9 +140,8 @@ def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
 def _check_header(path: str | os.PathLike, header: list[str]) -> None:
     if "file" not in header:
         raise ValueError(f"{path}: expected comma-separated columns, one of them file, got {', '.join(header)}")
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{path}: expected each column once, got {_some(repeated)} more than once")
+    if repeated(header):
+        raise ValueError(f"{path}: expected each column once, got {some(repeated(header))} more than once")
     for name in header:
         if not re.fullmatch(r"[A-Za-z]\w*", name):
             raise ValueError(
@@ -187,10 +187,6 @@ def _check_unique_recordings(path: str | os.PathLike, facts: Mapping[str, Facts]
                 f"(first on line {lines[seen[fact.recording]]})"
             )
         seen[fact.recording] = file
-
-
-def _some(names: list[str], limit: int = 5) -> str:
-    return ", ".join(names[:limit]) + (f" and {len(names) - limit} more" if len(names) > limit else "")
 
 
 def _them(names: list[str]) -> str:

@@ -20,13 +20,11 @@ from typing import Any
 
 import numpy as np
 
+from ..processing_neurt import MIN_NEURONS
 from ..writing_aside import folder_aside
 from .dataset_card import render_card
 from .parquet_rows import SCHEMA, add_label_columns, read_recording, write_recording
 from .recording import SPLITS, Recording
-
-MIN_NEURONS_WITH_POSITIONS = 5
-"""Neighbour channels need two neurons near and two far of each neuron."""
 
 _SAFE_NAME = re.compile(r"\w(?:[\w.+=@ -]*[\w+=@-])?")
 _SAFE_LABEL = re.compile(r"[A-Za-z]\w*")
@@ -244,7 +242,7 @@ def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
         "session_id": recording.session_id,
         "neurons": recording.num_neurons,
         "neurons_with_positions": placed,
-        "neighbour_channels": placed >= MIN_NEURONS_WITH_POSITIONS,
+        "neighbour_channels": placed >= MIN_NEURONS,
         "coordinate_unit": recording.coordinate_unit if placed else None,
         "frames": recording.num_frames,
         "sampling_rate": float(recording.sampling_rate),

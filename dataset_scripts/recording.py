@@ -6,6 +6,8 @@ from typing import Any
 
 import numpy as np
 
+from .wording import repeated, some
+
 TRACE_KINDS = ("fluorescence", "dff", "denoised", "deconvolved", "events")
 COORDINATE_UNITS = ("um", "px")
 SPLITS = ("train", "validation", "test")
@@ -74,9 +76,8 @@ class Recording:
             values = getattr(self, name)
             if values is not None and len(values) != self.num_neurons:
                 raise ValueError(self._message(f"{self.num_neurons} {name}, one for each trace", len(values)))
-        if len(set(self.roi_ids)) != self.num_neurons:
-            repeated = sorted({roi for roi in self.roi_ids if self.roi_ids.count(roi) > 1})
-            raise ValueError(self._message("unique roi_ids", f"repeated {', '.join(map(str, repeated[:5]))}"))
+        if repeated(self.roi_ids):
+            raise ValueError(self._message("unique roi_ids", f"repeated {some(repeated(self.roi_ids))}"))
         if self.centroids is not None:
             if self.centroids.shape != (self.num_neurons, 2):
                 raise ValueError(self._message("centroids of shape (neurons, 2)", self.centroids.shape))
@@ -96,6 +97,21 @@ class Recording:
     @property
     def simulated(self) -> bool:
         return self.modality == SIMULATED
+
+    def accepted_neurons(self) -> "Recording":
+        """The recording without what its curator rejected; itself if that is nothing.
+
+        Raises:
+            ValueError: If nothing was accepted.
+        """
+        if self.accepted.all():
+            return self
+        if not self.accepted.any():
+            raise ValueError(self._message("at least one accepted neuron", f"{self.num_neurons} rejected ones"))
+        kept = {name: getattr(self, name) for name in ("traces", "centroids", "unit_ids", "accepted")}
+        kept = {name: None if values is None else values[self.accepted] for name, values in kept.items()}
+        roi_ids = tuple(roi for roi, accepted in zip(self.roi_ids, self.accepted, strict=True) if accepted)
+        return dataclasses.replace(self, **kept, roi_ids=roi_ids)
 
     @property
     def num_neurons(self) -> int:

@@ -9,10 +9,8 @@ import math
 import sys
 from numbers import Integral, Real
 
+from ..processing_neurt import MIN_FRAMES
 from .simulate_activity import INDICATORS, check_room
-
-MIN_FRAMES = 32
-"""Shorter recordings are refused when windows are made."""
 
 _COUNTS = {"subjects_per_group": 1, "sessions": 1, "fields": 1, "neurons": 1, "artifacts": 0, "latents": 1, "seed": 0}
 _POSITIVE = ("duration", "sampling_rate", "min_distance", "rate", "latent_length", "drive_time")

@@ -13,6 +13,7 @@ import pandas as pd
 
 from ..metadata import Facts
 from ..recording import Recording
+from ..wording import repeated, some
 from .source import (
     Found,
     Reader,
@@ -106,9 +107,8 @@ def _read_table(path: Path) -> pd.DataFrame:
         raise ValueError(
             f"{path}: expected a name for every column, got none for column {unnamed[0]}; name or remove it"
         )
-    repeated = sorted({name for name in header if header.count(name) > 1})
-    if repeated:
-        raise ValueError(f"{path}: expected each column once, got {repeated[0]!r} {header.count(repeated[0])} times")
+    if repeated(header):
+        raise ValueError(f"{path}: expected each column once, got {some(repeated(header))} more than once")
     try:
         table = pd.read_csv(path, header=None, skiprows=1, encoding="utf-8-sig", low_memory=False)
     except pd.errors.EmptyDataError:
