@@ -168,7 +168,10 @@ ATTACKS = {
     "a huge shape of objects": (array(1, (2**40,), np.dtype("O"), False, []), "as many values"),
     "a huge shape of nothing": (array(1, (2**40,), np.dtype("S0"), False, b""), "as many values"),
     "a huge buffer": (Runs(FROM_BUFFER, b"", np.dtype("f8"), (2**40,), "C"), "as many values"),
-    "numbers of a list": (array(1, (1,), np.dtype("f8"), False, [1]), "as many values"),
+    "numbers of a list": (array(1, (1,), np.dtype("f8"), False, [1] * 8), "as many values"),
+    "objects of a text": (array(1, (1,), np.dtype("O"), False, "a"), "as many values"),
+    "more dimensions than any array has": (array(1, (1,) * 40, np.dtype("u1"), False, b"A"), "as many values"),
+    "another kind of array": (Runs(RECONSTRUCT, np.dtype, (0,), b"b"), "plain arrays"),
     "an array without content": (UNBUILT + b".", "without content"),
     "an array in itself": (OBJECTS + UNBUILT + b"(I1\n(I1\ntg0\nI00\n(lg1\natb.", "without content"),
     "a state for a class": (PATH + b"(N(dVname\nI1\nstb.", "a state for an array or type only"),
@@ -188,6 +191,15 @@ ATTACKS = {
     ),
     "a list used over and over": (
         b"(lp1\n0(" + b"N" * 2**20 + b"lp0\n0g1\n" + b"c__builtin__\nset\n(g0\ntRa" * 5000 + b".",
+        "over and over",
+    ),
+    "a list in array after array": (
+        OBJECTS
+        + b"0(lp2\n0("
+        + b"N" * 2**20
+        + b"lp3\n0g2\n"
+        + (UNBUILT + b"(I1\n(I1048576\ntg0\nI00\ng3\ntba") * 100
+        + b".",
         "over and over",
     ),
     "a deep tuple as a key": (b"}" + nested(200_000, b"\x85") + b"Ns.", "keys"),
@@ -220,7 +232,7 @@ def attacked(tmp_path_factory):
             try:
                 print(path.stem, "is harmless:", load(path), sep="|", flush=True)
             except ValueError as error:
-                print(path.stem, error, sep="|", flush=True)
+                print(path.stem, str(error).removeprefix(str(path)), sep="|", flush=True)
     """
 
     def limit():
