@@ -133,6 +133,7 @@ def recording_statistics(recording: Recording, normalization: str = "minmax") ->
     Returns:
         float64 (10,).
     """
+    recording = recording.accepted_neurons()
     finite = recording.traces[np.isfinite(recording.traces).all(1)]
     usable = finite[np.ptp(finite, axis=1) > 0]
     scaled = scale_traces(usable, "none" if normalization == "none" else "minmax")

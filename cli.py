@@ -159,7 +159,10 @@ _in_split = functools.partial(typer.Option, rich_help_panel="Who is tested")
 _in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
 _By = Annotated[str, _in_split("--split-by", help="subject, or session where there is one animal.")]
-_Test = Annotated[list[str], _in_split("--test", help="Id to hold out; may be repeated.", show_default="drawn")]
+_Test = Annotated[
+    list[str],
+    _in_split("--test", help="Id to hold out; may be repeated.", show_default="the build's test split, or drawn"),
+]
 _TestFraction = Annotated[float, _in_split(help="Share of ids to hold out if none is named.")]
 _Validation = Annotated[float, _in_split(help="Share of the others that chooses the checkpoint; 0 for the last one.")]
 _Shared = Annotated[bool, _in_split("--allow-shared-subjects", help="Train on animals that are tested.")]

@@ -14,7 +14,7 @@ everywhere. Interrupted, the same command with --resume goes on.
 import copy
 import math
 from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -26,7 +26,7 @@ from transformers import PreTrainedModel
 
 from .baselines import beside_simple_statistics
 from .configuration_neurt import NeurtConfig
-from .dataset_scripts.parquet_build import read_build
+from .dataset_scripts.parquet_build import read_build, read_manifest
 from .dataset_scripts.recording import Recording
 from .dataset_scripts.windows import WindowDataset
 from .evaluation import evaluate_classification, evaluate_reconstruction, reconstruction_examples
@@ -51,7 +51,7 @@ class SplitOptions:
 
     Args:
         split_by: "subject" or "session".
-        test: Ids to hold out; if empty, `test_fraction` of them is drawn.
+        test: Ids to hold out; if empty, those of the build's test split, or else `test_fraction` of them, drawn.
         test_fraction: Share of ids to hold out.
         validation_fraction: Share of the other ids that chooses the checkpoint; 0 keeps the last one.
         allow_shared_subjects: Train although a test animal is also in training.
@@ -132,7 +132,8 @@ def pretrain(
     Raises:
         ValueError: If the build, the split or the output folder cannot be used.
     """
-    split, options = split or SplitOptions(validation_fraction=0.1), options or TrainingOptions()
+    split = _stated_split(build, split or SplitOptions(validation_fraction=0.1))
+    options = options or TrainingOptions()
     processor = processor or NeurtProcessor()
     model = model or pretraining_model(window_length=processor.window_length, seed=options.seed)
     _check_output(output, resume)
@@ -235,7 +236,8 @@ def finetune(
     Raises:
         ValueError: If the model, the build, the labels, the split or the output folder cannot be used.
     """
-    split, options = split or SplitOptions(), options or TrainingOptions(epochs=5, learning_rate=1e-4)
+    split = _stated_split(build, split or SplitOptions())
+    options = options or TrainingOptions(epochs=5, learning_rate=1e-4)
     _check_output(output, resume)
     processor = processor or load_processor(model)
     recordings = list(read_build(build))
@@ -345,6 +347,13 @@ def _remember_subjects(model: PreTrainedModel, datasets: dict[str, WindowDataset
     seen = set(model.config.pretraining_subjects or ()).union(*trained)
     model.config.pretraining_subjects = sorted(seen)
     return sorted(seen.intersection(datasets["test"].subject_ids))
+
+
+def _stated_split(build: Path, options: SplitOptions) -> SplitOptions:
+    """Hold out what the build calls its test split, unless the options name what to hold out."""
+    group = f"{options.split_by}_id"
+    test = {entry.get(group) for entry in read_manifest(build)["files"] if entry["split"] == "test"}
+    return options if options.test or not test else replace(options, test=tuple(sorted(test)))
 
 
 def _split(recordings: Sequence[Recording], options: SplitOptions, seed: int, label: str | None = None) -> Split:

@@ -4,6 +4,7 @@ import json
 import math
 import os
 import shutil
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -164,7 +165,10 @@ def fit(
 
     model.train()
     shown = accelerator.is_main_process
-    with tqdm(total=total_steps, initial=progress.step, desc="training", disable=not shown) as bar:
+    interval = 0.5 if sys.stderr.isatty() else 30  # seconds: a log file wants few lines
+    with tqdm(
+        total=total_steps, initial=progress.step, desc="training", disable=not shown, mininterval=interval
+    ) as bar:
         for epoch in range(progress.step // steps_per_epoch, options.epochs):
             skipped = progress.step - epoch * steps_per_epoch
             for pieces in _step_pieces(dataset, collate, options, accelerator, epoch, skipped):
@@ -173,7 +177,7 @@ def fit(
                 progress.step += 1
                 progress.epoch_loss += loss
                 bar.update()
-                bar.set_postfix(loss=f"{loss:.4f}")
+                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 if progress.step % options.checkpoint_every == 0 and progress.step % steps_per_epoch:
                     _save_checkpoint(accelerator, folder, progress, run)
             entry = {"epoch": epoch + 1, "step": progress.step, "loss": progress.epoch_loss / steps_per_epoch}

@@ -24,6 +24,7 @@ class WindowDataset(Dataset):
     Attributes:
         skipped: Why, for each recording that was left out.
         dropped: For each recording, the number of neurons left out for each reason.
+        unused_frames: For each recording, the frames in no window: ends of segments too short for one.
 
     Raises:
         ValueError: If no recording gives a window, or one lacks the label.
@@ -44,6 +45,7 @@ class WindowDataset(Dataset):
         self.epoch = 0
         self.skipped: dict[str, str] = {}
         self.dropped: dict[str, dict[str, int]] = {}
+        self.unused_frames: dict[str, int] = {}
         self._recordings: list[dict[str, Any]] = []
         tables = [table for recording in recordings if (table := self._add(recording, processor)) is not None]
         if not tables:
@@ -54,7 +56,9 @@ class WindowDataset(Dataset):
 
     def _add(self, recording: Recording, processor: NeurtProcessor) -> np.ndarray | None:
         """Keep a recording's channels; returns its rows of the table of windows, None if it is skipped."""
+        rejected = int((~recording.accepted).sum())
         try:
+            recording = recording.accepted_neurons()
             channels, dropped = processor.channels_and_dropped(
                 recording.traces,
                 recording.centroids,
@@ -70,8 +74,10 @@ class WindowDataset(Dataset):
         if not bounds:
             self.skipped[recording.recording_id] = "no segment is long enough for a window"
             return None
-        if dropped:
-            self.dropped[recording.recording_id] = {reason: len(neurons) for reason, neurons in dropped.items()}
+        counts = {"rejected by the curator": rejected, **{reason: len(rows) for reason, rows in dropped.items()}}
+        if any(counts.values()):
+            self.dropped[recording.recording_id] = {reason: count for reason, count in counts.items() if count}
+        self.unused_frames[recording.recording_id] = recording.num_frames - len({f for b in bounds for f in range(*b)})
         neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
         table = np.empty((len(neurons) * len(bounds), 4), dtype=np.int64)
         table[:, 0] = len(self._recordings)
@@ -114,6 +120,11 @@ class WindowDataset(Dataset):
     def subject_ids(self) -> list[str]:
         """Sorted, each once."""
         return sorted({recording["subject_id"] for recording in self._recordings})
+
+    @property
+    def num_padded_windows(self) -> int:
+        """Windows shorter than `window_length`."""
+        return int((self._windows[:, 3] - self._windows[:, 2] < self.window_length).sum())
 
     def __len__(self) -> int:
         return len(self._windows)

@@ -21,7 +21,7 @@ from neurt import (
     training_loop,
 )
 from neurt.cli import app
-from neurt.dataset_scripts.parquet_build import read_build
+from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.splits import split_recordings
 from neurt.train import (
     FinetuneOptions,
@@ -445,3 +445,19 @@ def test_recordings_without_positions_are_skipped_and_named_or_trained_on(tmp_pa
     assert NeurtConfig.from_pretrained(tmp_path / "error").pretraining_subjects == ["sim002", "sim003", "sim004"]
     found = tiny_pretrain(tmp_path / "mask", build=partly, missing_neighbours="mask")
     assert found["skipped"] == {} and found["log"][0]["loss"] > 0
+
+
+def test_the_builds_own_test_split_is_held_out(tmp_path, build, tiny_model):
+    recordings = list(read_build(build))
+    held_out = sorted({recording.subject_id for recording in recordings})[-1]
+    stated = {recording.recording_id: "test" for recording in recordings if recording.subject_id == held_out}
+    write_build(recordings, tmp_path / "build", split=stated, builder="test", parameters={})
+    options = TrainingOptions(epochs=1, batch_size=8)
+    results = pretrain(
+        tmp_path / "build",
+        tmp_path / "out",
+        model=tiny_model(),
+        processor=NeurtProcessor(window_length=40),
+        options=options,
+    )
+    assert list(results["split"]["test"]) == [held_out]

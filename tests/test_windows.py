@@ -249,3 +249,31 @@ def test_absent_channels_are_never_scored():
     errors = (output.reconstruction - batch["input_values"])[scored]
     assert output.loss.item() == pytest.approx(errors.square().mean().item(), rel=1e-5)
     assert all(parameter.grad.isfinite().all() for parameter in model.parameters() if parameter.grad is not None)
+
+
+def test_rejected_neurons_give_no_windows_and_are_nobodys_neighbours():
+    rng = np.random.default_rng(3)
+    traces, centroids = rng.random((9, 70)).astype(np.float32), rng.random((9, 2)) * 100
+    accepted = np.arange(9) != 4
+    identity = {"recording_id": "r", "subject_id": "m", "session_id": "s"}
+    rois = tuple("abcdefghi")
+    whole = Recording(
+        traces, 5.0, **identity, roi_ids=rois, centroids=centroids, coordinate_unit="um", accepted=accepted
+    )
+    kept = Recording(
+        traces[accepted],
+        5.0,
+        **identity,
+        roi_ids=tuple("abcdfghi"),
+        centroids=centroids[accepted],
+        coordinate_unit="um",
+    )
+    processor = NeurtProcessor(window_length=32)
+    dataset, expected = (WindowDataset([recording], processor) for recording in (whole, kept))
+    assert dataset.dropped["r"]["rejected by the curator"] == 1
+    assert dataset.unused_frames == {"r": 70 - 64}
+    assert dataset.num_padded_windows == 0
+    assert len(dataset) == len(expected)
+    for window, other in zip(dataset, expected, strict=True):
+        np.testing.assert_array_equal(window["input_values"], other["input_values"])
+        assert window["roi_id"] == other["roi_id"] != "e"
