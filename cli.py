@@ -76,31 +76,15 @@ def simulate(
 
     The label is group: control or planted. Everything is simulated; no animal was recorded.
     """
+    flags = locals()
     from .dataset_scripts.simulate import summarise, write_study
     from .dataset_scripts.simulation_config import SimulationConfig
 
-    is_nwb = file_format == "nwb"
-    config = SimulationConfig(
-        seed=seed,
-        subjects_per_group=subjects_per_group,
-        sessions=sessions,
-        fields=fields if fields is not None else 2 if is_nwb else 1,
-        neurons=neurons,
-        field_of_view=field_of_view,
-        artifacts=artifacts if artifacts is not None else 6 if is_nwb else 0,
-        mouse_spread=mouse_spread,
-        duration=duration,
-        sampling_rate=sampling_rate,
-        indicator=indicator,
-        noise=noise,
-        drift=drift,
-        neuropil=neuropil,
-        effect_size=effect_size,
-        effect_share=effect_share,
-    )
+    as_in_microns = {"fields": 2, "artifacts": 6} if file_format == "nwb" else {}
+    config = _chosen(SimulationConfig, as_in_microns | {name: x for name, x in flags.items() if x is not None})
 
     def show(recordings):
-        length = 2 * subjects_per_group * sessions * config.fields
+        length = 2 * config.subjects_per_group * config.sessions * config.fields
         with typer.progressbar(recordings, length=length, label="simulated recordings", file=sys.stderr) as bar:
             yield from bar
 
@@ -133,7 +117,10 @@ def import_(
     ] = None,
     all_rois: Annotated[bool, typer.Option("--all-rois", help="Keep rejected ROIs too; suite2p only.")] = False,
 ) -> None:
-    """Import recordings into a Parquet build, which datasets.load_dataset opens and neurt trains on."""
+    """Import recordings into a Parquet build, which datasets.load_dataset opens and neurt trains on.
+
+    NaN or infinite frames end the import. With under five positioned neurons a recording is kept, but gives no windows.
+    """
     from .dataset_scripts.import_recordings import import_recordings
 
     summary = import_recordings(
@@ -311,6 +298,8 @@ def evaluate(
         print(f"skipped {name}: {why}")
     _print_seen(evaluation.seen)
     print(evaluation.scores.to_markdown())
+    if label is not None:
+        print("The baseline, fitted to the training animals, stands in the summary.md of the fine-tuning.")
 
 
 _Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]
