@@ -119,7 +119,7 @@ def import_(
 ) -> None:
     """Import recordings into a Parquet build, which datasets.load_dataset opens and neurt trains on.
 
-    NaN or infinite frames end the import. With under five positioned neurons a recording is kept, but gives no windows.
+    NaN or infinite frames end the import. With under five placed neurons a recording is kept but gives no windows.
     """
     from .dataset_scripts.import_recordings import import_recordings
 

@@ -73,6 +73,10 @@ def import_recordings(
 
     What a row of `metadata` says about a file wins over the flags, and both win over what the file says itself.
 
+    NaN or infinite frames end the import with nothing written: to cut or fill them is for their owner to decide. A
+    recording with fewer than five neurons with positions is reported and the import goes on; it stands in the build,
+    since own traces need no positions, and is passed over when windows with neighbour channels are made.
+
     Args:
         path: A file or folder, see the readers for what they know.
         output: The build.
