@@ -75,7 +75,8 @@ def _contents(files: Sequence[Mapping[str, Any]]) -> str:
         lines.append(f"| {split} | {len(part)} | {subjects} | {neurons} | {placed} | {frames} | {rates} |")
     few = some([_text(entry["recording_id"]) for entry in files if not entry["neighbour_channels"]])
     if few:
-        lines += ["", f"With fewer than {MIN_NEURONS} neurons with positions, so without neighbour channels: {few}."]
+        why = f"With fewer than {MIN_NEURONS} accepted neurons with positions, so without neighbour channels"
+        lines += ["", f"{why}: {few}."]
     return "\n".join(lines)
 
 

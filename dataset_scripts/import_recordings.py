@@ -1,6 +1,7 @@
 """Import recordings of any known format into a Parquet build: find, read, check, write, and say what was done."""
 
 import dataclasses
+import itertools
 import os
 from collections import Counter
 from collections.abc import Iterator, Mapping
@@ -169,20 +170,11 @@ def _usable(recordings: Iterator[Recording], dropped: list[dict[str, Any]]) -> I
             )
         constant = np.ptp(recording.traces, axis=1) == 0
         if constant.any():
-            names = [roi for roi, is_constant in zip(recording.roi_ids, constant, strict=True) if is_constant]
+            names = list(itertools.compress(recording.roi_ids, constant))
             why = f"{len(names)} of {recording.num_neurons} neurons have a constant trace: roi {some(names)}"
             dropped.append({"recording_id": recording.recording_id, "roi_ids": names, "why": why})
         if not constant.all():
-            yield _only(recording, ~constant) if constant.any() else recording
-
-
-def _only(recording: Recording, kept: np.ndarray) -> Recording:
-    per_neuron = {name: getattr(recording, name) for name in ("traces", "accepted", "centroids", "unit_ids")}
-    return dataclasses.replace(
-        recording,
-        roi_ids=tuple(roi for roi, keep in zip(recording.roi_ids, kept, strict=True) if keep),
-        **{name: None if values is None else values[kept] for name, values in per_neuron.items()},
-    )
+            yield recording.only(~constant) if constant.any() else recording
 
 
 def _notes(build: BuildSummary, facts: Mapping[str, Facts]) -> Iterator[str]:
@@ -218,6 +210,6 @@ def _position_notes(build: BuildSummary) -> Iterator[str]:
     few = [name for name in build.without_neighbour_channels if name not in nowhere]
     if few:
         yield (
-            f"fewer than {MIN_NEURONS} neurons with positions in {count(len(few), 'recording')}, kept "
+            f"fewer than {MIN_NEURONS} accepted neurons with positions in {count(len(few), 'recording')}, kept "
             f"in the build and passed over when windows with neighbour channels are made: {some(few)}"
         )

@@ -233,7 +233,8 @@ def _check_names(recording: Recording) -> None:
 
 
 def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
-    placed = int(_has_position(recording).sum())
+    has_position = _has_position(recording)
+    placed = int(has_position.sum())
     return {
         "recording_id": recording.recording_id,
         "split": split,
@@ -242,7 +243,8 @@ def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
         "session_id": recording.session_id,
         "neurons": recording.num_neurons,
         "neurons_with_positions": placed,
-        "neighbour_channels": placed >= MIN_NEURONS,
+        # Rejected neurons are in the build on request, but in no window.
+        "neighbour_channels": int((has_position & recording.accepted).sum()) >= MIN_NEURONS,
         "coordinate_unit": recording.coordinate_unit if placed else None,
         "frames": recording.num_frames,
         "sampling_rate": float(recording.sampling_rate),

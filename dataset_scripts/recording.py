@@ -1,6 +1,7 @@
 """One imaging field as it is handed from a reader to a Parquet build and from a build to the processor."""
 
 import dataclasses
+import itertools
 from collections.abc import Mapping
 from typing import Any
 
@@ -108,10 +109,13 @@ class Recording:
             return self
         if not self.accepted.any():
             raise ValueError(self._message("at least one accepted neuron", f"{self.num_neurons} rejected ones"))
-        kept = {name: getattr(self, name) for name in ("traces", "centroids", "unit_ids", "accepted")}
-        kept = {name: None if values is None else values[self.accepted] for name, values in kept.items()}
-        roi_ids = tuple(roi for roi, accepted in zip(self.roi_ids, self.accepted, strict=True) if accepted)
-        return dataclasses.replace(self, **kept, roi_ids=roi_ids)
+        return self.only(self.accepted)
+
+    def only(self, kept: np.ndarray) -> "Recording":
+        """The recording with the neurons in `kept`, bool of shape (N,), alone; there must be one."""
+        per_neuron = {name: getattr(self, name) for name in ("traces", "centroids", "unit_ids", "accepted")}
+        per_neuron = {name: None if values is None else values[kept] for name, values in per_neuron.items()}
+        return dataclasses.replace(self, **per_neuron, roi_ids=tuple(itertools.compress(self.roi_ids, kept)))
 
     @property
     def num_neurons(self) -> int:

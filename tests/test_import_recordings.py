@@ -74,7 +74,7 @@ def test_the_summary_says_what_was_done_assumed_and_left_out(tmp_path):
         "note: no positions and so no neighbour channels in 1 recording: c",
     ):
         assert line in text
-    assert "fewer than 5 neurons with positions in 2 recordings" in text and "made: a, b" in text
+    assert "fewer than 5 accepted neurons with positions in 2 recordings" in text and "made: a, b" in text
     dropped = read_manifest(tmp_path / "build")["steps"][0]["dropped"]
     assert [(d["recording_id"], d.get("roi_ids")) for d in dropped] == [
         ("e.npz", None),

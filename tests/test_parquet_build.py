@@ -231,10 +231,12 @@ def test_recordings_with_fewer_than_five_positions_are_named(tmp_path):
         recording("few", 5, centroids=four, coordinate_unit="um"),
         recording("many", 5, centroids=five, coordinate_unit="um"),
         recording("none", 9),
+        recording("rejected", 5, centroids=five, coordinate_unit="um", accepted=np.arange(5) > 0),
     ]
     summary = write(recordings, tmp_path / "build")
-    assert summary.without_neighbour_channels == ("few", "none")
-    assert "few, none" in (tmp_path / "build" / "README.md").read_text()
+    assert summary.without_neighbour_channels == ("few", "none", "rejected")
+    assert [entry["neurons_with_positions"] for entry in summary.files] == [4, 5, 0, 5]
+    assert "few, none, rejected" in (tmp_path / "build" / "README.md").read_text()
 
 
 def test_a_folder_that_is_no_build_is_one_plain_line(tmp_path):
