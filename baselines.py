@@ -123,7 +123,7 @@ def simple_statistics_logits(
 def recording_statistics(recording: Recording, normalization: str = "minmax") -> np.ndarray:
     """Mean over neurons of each of `STATISTICS`, then their standard deviation over neurons (ddof 0).
 
-    Neurons with a constant trace, NaN or infinite frames are left out, as the processor does.
+    Neurons that the curator rejected, or with a constant trace, NaN or infinite frames are left out, as from windows.
 
     Args:
         recording: At least one neuron must be left.

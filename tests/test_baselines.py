@@ -89,7 +89,7 @@ def test_the_scale_of_a_recording_is_seen_only_where_the_model_sees_it():
     assert (mean, spread) == pytest.approx((10, 10))
 
 
-def test_neurons_without_a_usable_trace_are_left_out():
+def test_rejected_neurons_and_those_without_a_usable_trace_are_left_out():
     member = recording("a", neurons=5)
     broken = recording("a", neurons=5)
     broken.traces[0] = 3.0
@@ -97,6 +97,8 @@ def test_neurons_without_a_usable_trace_are_left_out():
     broken.traces[2, 8] = np.inf
     rest = Recording(member.traces[3:], 5.0, "rest", "m", "s", ("3", "4"))
     assert recording_statistics(broken) == pytest.approx(recording_statistics(rest))
+    curated = dataclasses.replace(member, accepted=np.arange(5) > 2)
+    assert recording_statistics(curated) == pytest.approx(recording_statistics(rest))
 
 
 def test_groups_that_differ_in_a_statistic_are_told_apart_on_other_animals():
