@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test slow lint benchmarks clean
+.PHONY: install demo test lint benchmarks clean
 
 install: $(STAMP)
 
@@ -20,10 +20,7 @@ demo: install
 	$(BIN)/neurt demo --output demo_output
 
 test: install lint
-	$(BIN)/python -m pytest tests -m "not slow"
-
-slow: install
-	$(BIN)/python -m pytest tests -m slow
+	$(BIN)/python -m pytest tests
 
 lint: install
 	$(BIN)/ruff check .
@@ -32,6 +29,7 @@ lint: install
 benchmarks: install
 	$(BIN)/python benchmarks/neighbour_channels.py
 	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/planted_groups.py
 
 clean:
 	rm -rf $(VENV) demo_output build dist *.egg-info
