@@ -307,7 +307,6 @@ _STEPS: dict[str, Callable[[_Machine, Any], Any]] = {
     "EMPTY_TUPLE": lambda m, x: m.push(()),
     "MARK": lambda m, x: m.marks.append(len(m.stack)),
     "POP": lambda m, x: m.pop(),
-    "POP_MARK": lambda m, x: m.pop_items(),
     "LIST": lambda m, x: m.push(m.pop_items()),
     "TUPLE": lambda m, x: m.push(tuple(m.pop_items())),
     "TUPLE1": lambda m, x: m.push(tuple(m.pop_items(1))),
