@@ -203,6 +203,15 @@ def pretrain(
         int | None, _in_windows(help="Frames in a window.", show_default="128, or as --model")
     ] = None,
     window_stride: _Stride = None,
+    neighbour_radius: Annotated[
+        float | None, _in_windows(help="Neurons closer than this are near.", show_default="0.3, or as --model")
+    ] = None,
+    radius_unit: Annotated[
+        str | None, _in_windows(help="um, px, or quantile of distances.", show_default="quantile, or as --model")
+    ] = None,
+    normalization: Annotated[
+        str | None, _in_windows(help="minmax, zscore or none.", show_default="minmax, or as --model")
+    ] = None,
     missing_neighbours: _Missing = "error",
     epochs: _Epochs = 20,
     batch_size: _Batch = 64,
@@ -217,7 +226,14 @@ def pretrain(
     flags = locals()
     from . import train
 
-    processor = train.window_processor(model, window_length, window_stride)
+    processor = train.window_processor(
+        model,
+        window_length=window_length,
+        window_stride=window_stride,
+        neighbour_radius=neighbour_radius,
+        radius_unit=radius_unit,
+        normalization=normalization,
+    )
     results = train.pretrain(
         build,
         output,

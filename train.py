@@ -190,17 +190,17 @@ def pretraining_model(
 
 
 def window_processor(
-    model: Path | None = None, window_length: int | None = None, window_stride: int | None = None
+    model: Path | None = None, *, window_stride: int | None = None, **settings: Any
 ) -> NeurtProcessor:
-    """The processor beside a model, or a new one, with other windows.
+    """The processor beside a model, or a new one, with other settings.
 
     Args:
         model: Folder or Hub name.
-        window_length: In frames; by default as it was.
         window_stride: In frames; by default the window length.
+        **settings: Other arguments of `NeurtProcessor`; None leaves one as it was.
     """
-    windows = {"window_stride": window_stride} | ({} if window_length is None else {"window_length": window_length})
-    return NeurtProcessor(**windows) if model is None else load_processor(model, **windows)
+    stated = {name: value for name, value in settings.items() if value is not None} | {"window_stride": window_stride}
+    return NeurtProcessor(**stated) if model is None else load_processor(model, **stated)
 
 
 def finetune(

@@ -423,6 +423,8 @@ def test_training_goes_on_with_windows_cut_as_the_model_is_used_to(tmp_path, pre
     assert (processor.normalization, processor.window_length, processor.window_stride) == ("zscore", 40, 40)
     assert window_processor(tmp_path, window_stride=8).window_stride == 8
     assert window_processor().window_length == 128
+    other = window_processor(neighbour_radius=50.0, radius_unit="um", normalization="zscore")
+    assert (other.neighbour_radius, other.radius_unit, other.normalization) == (50.0, "um", "zscore")
     with pytest.raises(ValueError, match="window_stride of at least 1 frame, got -1"):
         window_processor(tmp_path, window_stride=-1)
 
