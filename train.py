@@ -154,7 +154,7 @@ def pretrain(
         output / "training",
         _validation(datasets, collate),
         resume,
-        _identity(settings, chosen, processor, model),
+        _identity(build, settings, chosen, processor, model),
     )
 
     simulated = is_simulated(recordings)
@@ -266,7 +266,7 @@ def finetune(
         output / "training",
         _validation(datasets, collate_windows),
         resume,
-        _identity(settings, chosen, processor, classifier),
+        _identity(build, settings, chosen, processor, classifier),
     )
 
     simulated = is_simulated(recordings)
@@ -322,10 +322,14 @@ def _check_window(model: PreTrainedModel, processor: NeurtProcessor):
         raise ValueError(f"expected windows of at most {longest} frames for this model, got {processor.window_length}")
 
 
-def _identity(settings: dict, split: Split, processor: NeurtProcessor, model: PreTrainedModel) -> dict[str, Any]:
+def _identity(
+    build: Path, settings: dict, split: Split, processor: NeurtProcessor, model: PreTrainedModel
+) -> dict[str, Any]:
     """What must be the same for a run to be resumed; a model that has met the test animals must not go on."""
     architecture = {k: v for k, v in model.config.to_diff_dict().items() if k != "transformers_version"}
-    return {**settings, "split": split.to_dict(), "processor": processor.to_dict(), "model": architecture}
+    data = {entry["path"]: entry["sha256"] for entry in read_manifest(build)["files"]}
+    identity = {"data": data, "split": split.to_dict(), "processor": processor.to_dict(), "model": architecture}
+    return settings | identity
 
 
 def describe_training(processor: NeurtProcessor, recordings: Sequence[Recording]) -> NeurtProcessor:

@@ -109,7 +109,10 @@ class WindowDataset(Dataset):
         return self.label2id[value]
 
     def set_epoch(self, epoch: int):
-        """Number the pass over the data; masks are drawn anew for each (accelerate's loaders call this)."""
+        """Number the pass over the data; masks are drawn anew for each.
+
+        Accelerate's loaders, and so `Trainer`, call this on one process only: on several, masks repeat each epoch.
+        """
         self.epoch = epoch
 
     @property

@@ -1,5 +1,6 @@
 """Pretraining and fine-tuning: the same on two processes, nothing half-written, nobody tested who was trained on."""
 
+import dataclasses
 import hashlib
 import json
 import os
@@ -463,3 +464,12 @@ def test_the_builds_own_test_split_is_held_out(tmp_path, build, tiny_model):
         options=options,
     )
     assert list(results["split"]["test"]) == [held_out]
+
+
+def test_a_run_does_not_go_on_with_other_recordings(tmp_path, build, rebuild, tiny_pretrain):
+    def louder(recording):
+        return dataclasses.replace(recording, traces=recording.traces + 1)
+
+    tiny_pretrain(tmp_path / "run")
+    with pytest.raises(ValueError, match="data"):
+        tiny_pretrain(tmp_path / "run", build=rebuild(tmp_path / "other", louder), resume=True)
