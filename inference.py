@@ -92,7 +92,7 @@ def evaluate_model(
     collate = MaskedSignalCollator(seed) if is_masked else collate_windows
     loader = DataLoader(dataset, BATCH_SIZE, collate_fn=collate)
     score = evaluate_reconstruction if is_masked else evaluate_classification
-    simulated = any(recording.modality == "simulated" for recording in recordings)
+    simulated = any(recording.simulated for recording in recordings)
     with tqdm(loader, desc="windows", unit="batch") as batches:
         scores = score(network, batches, simulated=simulated, seed=seed)
     seen = sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))

@@ -306,7 +306,7 @@ def parameter_groups(
 
 def is_simulated(recordings: Sequence[Recording]) -> bool:
     """Whether any recording was simulated; then every number says so."""
-    return any(recording.modality == "simulated" for recording in recordings)
+    return any(recording.simulated for recording in recordings)
 
 
 def _check_output(output: Path, resume: bool):

@@ -159,9 +159,10 @@ def fit(
     progress = Progress()
     run = {"training": asdict(options), "training windows": len(dataset), **(settings or {})}
     prepared, optimizer = accelerator.prepare(model, optimizer)
-    accelerator.register_for_checkpointing(scheduler, progress)
+    # Not registered with Accelerate, which would read them back from pickles.
+    states = {"scheduler": scheduler, "progress": progress}
     if resume:
-        _resume(accelerator, folder, run)
+        _resume(accelerator, folder, run, states)
 
     model.train()
     shown = accelerator.is_main_process
@@ -179,14 +180,14 @@ def fit(
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
                 if progress.step % options.checkpoint_every == 0 and progress.step % steps_per_epoch:
-                    _save_checkpoint(accelerator, folder, progress, run)
+                    _save_checkpoint(accelerator, folder, run, states)
             entry = {"epoch": epoch + 1, "step": progress.step, "loss": progress.epoch_loss / steps_per_epoch}
             entry["learning_rate"] = scheduler.get_last_lr()[-1]
             if validate is not None:
                 entry["validation_loss"] = _validate(accelerator, model, validate, progress, folder)
             progress.epoch_loss = 0.0
             progress.log.append(entry)
-            _save_checkpoint(accelerator, folder, progress, run)
+            _save_checkpoint(accelerator, folder, run, states)
     accelerator.unwrap_model(prepared, keep_fp32_wrapper=False)
     if validate is not None:
         model.load_state_dict(load_quietly(type(model), _best(folder, progress)).state_dict())
@@ -324,8 +325,9 @@ def _save_best(accelerator: Accelerator, model: PreTrainedModel, best: Path):
         os.replace(aside, best)
 
 
-def _save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress, run: Mapping[str, Any]):
+def _save_checkpoint(accelerator: Accelerator, folder: Path, run: Mapping[str, Any], states: Mapping[str, Any]):
     """Write a checkpoint, then remove everything but it and the best weights that it refers to."""
+    progress = states["progress"]
     checkpoint = folder / f"step-{progress.step}"
     if accelerator.is_main_process:
         _clear(_aside(checkpoint))
@@ -335,6 +337,8 @@ def _save_checkpoint(accelerator: Accelerator, folder: Path, progress: Progress,
     accelerator.wait_for_everyone()
     if accelerator.is_main_process:
         (_aside(checkpoint) / "settings.json").write_text(json.dumps(run, indent=1))
+        saved = {name: state.state_dict() for name, state in states.items()}
+        (_aside(checkpoint) / "states.json").write_text(json.dumps(saved))
         _clear(checkpoint)
         os.replace(_aside(checkpoint), checkpoint)
         for other in set(folder.iterdir()) - {checkpoint, _best(folder, progress)}:
@@ -350,7 +354,7 @@ def _clear(folder: Path):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _resume(accelerator: Accelerator, folder: Path, run: Mapping[str, Any]):
+def _resume(accelerator: Accelerator, folder: Path, run: Mapping[str, Any], states: Mapping[str, Any]):
     """Load the last checkpoint, if there is one, of the same run."""
     checkpoint = last_checkpoint(folder)
     if checkpoint is None:
@@ -364,6 +368,8 @@ def _resume(accelerator: Accelerator, folder: Path, run: Mapping[str, Any]):
             f"{saved.get(changed[0])}; pass what it was started with, or another output folder"
         )
     accelerator.load_state(checkpoint)
+    for name, state in json.loads((checkpoint / "states.json").read_text()).items():
+        states[name].load_state_dict(state)
 
 
 def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
