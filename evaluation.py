@@ -16,12 +16,13 @@ import numpy as np
 import torch
 from torch import nn
 
+from .masking import model_inputs
 from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
 from .metrics.subject_classification import ScoredUnits, levels, scored_windows, unit_scores
+from .modeling_neurt import NeurtForMaskedSignalModeling
 from .processing_neurt import CHANNELS
 from .signal_neurt import fill_linearly
 
-MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")
 MODEL = "model"
 LEVELS = ("window", "recording", "subject")
 
@@ -345,8 +346,10 @@ def _predictions(model, batch, device) -> tuple[dict[str, np.ndarray], np.ndarra
     real = None if real is None else _numpy(real)
     predictions = {MODEL: _numpy(reconstruction)}
     predictions |= {name: baseline(values, hidden, real) for name, baseline in BASELINES.items()}
-    scored = np.broadcast_to(hidden if hidden.ndim == 3 else hidden[..., None], values.shape) & ~np.isnan(targets)
-    return predictions, targets, scored if real is None else scored & real.astype(bool)[..., None]
+    scored = NeurtForMaskedSignalModeling.scored_positions(
+        batch["input_values"] if labels is None else labels, batch.get("attention_mask"), batch["bool_masked_pos"]
+    )
+    return predictions, targets, _numpy(scored)
 
 
 def _visible_values(input_values, hidden, attention_mask):
@@ -368,7 +371,7 @@ def _visible_values(input_values, hidden, attention_mask):
 def _model_inputs(model, batch, device) -> dict[str, torch.Tensor]:
     if device is None:
         device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
-    return {name: batch[name].to(device) for name in MODEL_INPUTS if batch.get(name) is not None}
+    return model_inputs(batch, device)
 
 
 def _require(batch, *names):

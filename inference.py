@@ -20,13 +20,12 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from .dataset_scripts.parquet_build import read_build, read_manifest
-from .dataset_scripts.recording import Recording
+from .dataset_scripts.recording import Recording, any_simulated
 from .dataset_scripts.windows import WindowDataset
 from .evaluation import ClassificationScores, ReconstructionScores, evaluate_classification, evaluate_reconstruction
 from .loading import load_config, load_processor, load_quietly
-from .masking import MaskedSignalCollator, collate_windows
+from .masking import MaskedSignalCollator, collate_windows, model_inputs
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
-from .training_loop import model_inputs
 from .writing_aside import file_aside, require_new
 
 BATCH_SIZE = 128
@@ -92,7 +91,7 @@ def evaluate_model(
     collate = MaskedSignalCollator(seed) if is_masked else collate_windows
     loader = DataLoader(dataset, BATCH_SIZE, collate_fn=collate)
     score = evaluate_reconstruction if is_masked else evaluate_classification
-    simulated = any(recording.simulated for recording in recordings)
+    simulated = any_simulated(recordings)
     with tqdm(loader, desc="windows", unit="batch") as batches:
         scores = score(network, batches, simulated=simulated, seed=seed)
     seen = sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))
@@ -124,7 +123,7 @@ def embed(model: str | Path, build: Path, output: Path, *, missing_neighbours: s
     network = _load(NeurtModel, model)
 
     def embed_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
-        embeddings = network(**_inputs(batch, network)).embeddings
+        embeddings = network(**model_inputs(batch, network.device)).embeddings
         real = batch["attention_mask"].to(embeddings.device).unsqueeze(-1)
         return {"embedding": ((embeddings * real).sum(1) / real.sum(1)).cpu().numpy()}
 
@@ -160,7 +159,7 @@ def reconstruct(
     network = _load(NeurtForMaskedSignalModeling, model)
 
     def reconstruct_batch(batch: Mapping[str, Any]) -> dict[str, list[np.ndarray]]:
-        inputs = _inputs(batch, network)
+        inputs = model_inputs(batch, network.device)
         predicted = reconstruct_each_frame(network, inputs, span)[..., 0].cpu().numpy()
         real = batch["attention_mask"].numpy().astype(bool)
         pairs = {"observed": batch["input_values"][..., 0].numpy(), "reconstruction": predicted}
@@ -198,18 +197,12 @@ def _recordings_of(build: Path, subjects: Sequence[str]) -> list[Recording]:
     unknown = sorted(set(subjects) - set(known))
     if unknown:
         raise ValueError(f"expected subjects among {', '.join(known)}, got {', '.join(unknown)}")
-    return [recording for recording in read_build(build) if not subjects or recording.subject_id in subjects]
+    return list(read_build(build, subjects=subjects))
 
 
 def _load(cls: type[PreTrainedModel], model: str | Path) -> PreTrainedModel:
     """A model ready for inference, on a GPU if there is one."""
     return load_quietly(cls, model).to(Accelerator().device).eval()
-
-
-def _inputs(batch: Mapping[str, Any], network: PreTrainedModel) -> dict[str, torch.Tensor]:
-    inputs = model_inputs(batch, network.device)
-    inputs.pop("labels", None)
-    return inputs
 
 
 def _write_windows(

@@ -9,6 +9,13 @@ from typing import Any
 import numpy as np
 import torch
 
+MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate")
+
+
+def model_inputs(batch: Mapping[str, Any], device: torch.device | str) -> dict[str, torch.Tensor]:
+    """What of a batch a model takes to make its output, on its device; the labels are left out."""
+    return {name: batch[name].to(device) for name in MODEL_INPUTS if batch.get(name) is not None}
+
 
 def span_mask(
     num_frames: int,

@@ -27,7 +27,7 @@ from transformers import PreTrainedModel
 from .baselines import beside_simple_statistics
 from .configuration_neurt import NeurtConfig
 from .dataset_scripts.parquet_build import read_build, read_manifest
-from .dataset_scripts.recording import Recording
+from .dataset_scripts.recording import Recording, any_simulated
 from .dataset_scripts.windows import WindowDataset
 from .evaluation import evaluate_classification, evaluate_reconstruction, reconstruction_examples
 from .loading import load_processor, load_quietly, read_config
@@ -36,7 +36,7 @@ from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassi
 from .processing_neurt import NeurtProcessor
 from .release import Release
 from .splits import Split, check_disjoint, label_of, split_recordings
-from .training_loop import TrainingOptions, fit, last_checkpoint, model_inputs
+from .training_loop import TrainingOptions, fit, inputs_and_labels, last_checkpoint
 
 FREEZE = ("none", "embeddings", "encoder")
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
@@ -147,7 +147,7 @@ def pretrain(
     collate = MaskedSignalCollator(options.seed)
     log = fit(
         model,
-        _trainable(model),
+        [{"params": list(model.parameters())}],
         datasets["train"],
         collate,
         options,
@@ -157,7 +157,7 @@ def pretrain(
         _identity(build, settings, chosen, processor, model),
     )
 
-    simulated = is_simulated(recordings)
+    simulated = any_simulated(recordings)
     loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate)
     scores = evaluate_reconstruction(model, loader, simulated=simulated, seed=options.seed)
     examples = reconstruction_examples(model, _spread(datasets, collate))
@@ -269,7 +269,7 @@ def finetune(
         _identity(build, settings, chosen, processor, classifier),
     )
 
-    simulated = is_simulated(recordings)
+    simulated = any_simulated(recordings)
     loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate_windows)
     scores = evaluate_classification(classifier, loader, simulated=simulated, seed=options.seed)
     sides = datasets["train"], datasets["test"]
@@ -302,11 +302,6 @@ def parameter_groups(
     head = [model.pooling_query, *model.classifier.parameters()]
     groups.append({"params": head, "lr": options.head_learning_rate})
     return [group for group in groups if group["params"][0].requires_grad]
-
-
-def is_simulated(recordings: Sequence[Recording]) -> bool:
-    """Whether any recording was simulated; then every number says so."""
-    return any(recording.simulated for recording in recordings)
 
 
 def _check_output(output: Path, resume: bool):
@@ -393,10 +388,6 @@ def _class_names(recordings: Sequence[Recording], label: str) -> list[str]:
     return classes
 
 
-def _trainable(model: PreTrainedModel) -> list[dict]:
-    return [{"params": [parameter for parameter in model.parameters() if parameter.requires_grad]}]
-
-
 def _sample(dataset: WindowDataset, count: int) -> Subset:
     """Windows evenly spaced over a data set: the same ones each time."""
     return Subset(dataset, np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist())
@@ -411,7 +402,7 @@ def _validation(datasets: dict[str, WindowDataset], collate: Callable) -> Callab
     def validate(model: PreTrainedModel) -> float:
         model.eval()
         with torch.inference_mode():
-            losses = [(model(**model_inputs(batch, model.device)).loss, len(batch["labels"])) for batch in loader]
+            losses = [(model(**inputs_and_labels(batch, model.device)).loss, len(batch["labels"])) for batch in loader]
         model.train()
         values, sizes = zip(*losses, strict=True)
         return float(np.average([float(value) for value in values], weights=sizes))

@@ -14,15 +14,16 @@ import numpy as np
 import torch
 from accelerate import Accelerator
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, send_to_device, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, set_seed
 from torch.utils.data import DataLoader, Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from .loading import load_quietly, save_quietly
+from .masking import model_inputs
 from .modeling_neurt import NeurtForMaskedSignalModeling
+from .writing_aside import folder_aside
 
-MODEL_INPUTS = ("input_values", "attention_mask", "bool_masked_pos", "sampling_rate", "labels")
 PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
 
@@ -113,9 +114,9 @@ def process_pieces(batches: np.ndarray, accelerator: Accelerator) -> list[list[i
     return [piece.tolist() for batch in own for piece in batch]
 
 
-def model_inputs(batch: Mapping, device: torch.device) -> dict[str, torch.Tensor]:
-    """What of a batch the model takes, on its device."""
-    return send_to_device({name: batch[name] for name in MODEL_INPUTS if name in batch}, device)
+def inputs_and_labels(batch: Mapping, device: torch.device) -> dict[str, torch.Tensor]:
+    """What of a batch the model takes to give a loss, on its device."""
+    return model_inputs(batch, device) | {"labels": batch["labels"].to(device)}
 
 
 def fit(
@@ -254,7 +255,7 @@ def _step_pieces(
     )
     pieces = []
     for batch in loader:
-        pieces.append(model_inputs(batch, accelerator.device))
+        pieces.append(inputs_and_labels(batch, accelerator.device))
         if len(pieces) == options.accumulation_steps:
             yield pieces
             pieces = []
@@ -319,10 +320,8 @@ def _best(folder: Path, progress: Progress) -> Path:
 
 def _save_best(accelerator: Accelerator, model: PreTrainedModel, best: Path):
     if accelerator.is_main_process:
-        _clear(aside := _aside(best))
-        save_quietly(model, aside)
-        _clear(best)
-        os.replace(aside, best)
+        with folder_aside(best, replace=True) as aside:
+            save_quietly(model, aside)
 
 
 def _save_checkpoint(accelerator: Accelerator, folder: Path, run: Mapping[str, Any], states: Mapping[str, Any]):

@@ -109,12 +109,15 @@ def write_build(
     return BuildSummary(target, tuple(written), tuple(dropped))
 
 
-def read_build(folder: str | os.PathLike, split: str | None = None) -> Iterator[Recording]:
+def read_build(
+    folder: str | os.PathLike, split: str | None = None, subjects: Sequence[str] = ()
+) -> Iterator[Recording]:
     """Yield the recordings of a build, sorted by recording_id, with one of them in memory at a time.
 
     Args:
         folder: A folder that `write_build` made.
         split: "train", "validation" or "test"; every split when None.
+        subjects: Animals to read; all if empty. The files of others are not opened.
 
     Raises:
         ValueError: If the folder is no build, a file is missing or damaged, or the build has no such split.
@@ -125,6 +128,7 @@ def read_build(folder: str | os.PathLike, split: str | None = None) -> Iterator[
     if not chosen:
         known = ", ".join(sorted({entry["split"] for entry in files}))
         raise ValueError(f"{folder}: expected a split among {known}, got {split!r}")
+    chosen = [entry for entry in chosen if not subjects or entry["subject_id"] in subjects]
     return (read_recording(folder / entry["path"], entry["source"]) for entry in chosen)
 
 

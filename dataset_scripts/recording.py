@@ -2,7 +2,7 @@
 
 import dataclasses
 import itertools
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 from typing import Any
 
 import numpy as np
@@ -124,3 +124,8 @@ class Recording:
     @property
     def num_frames(self) -> int:
         return self.traces.shape[1]
+
+
+def any_simulated(recordings: Iterable[Recording]) -> bool:
+    """Whether any recording was simulated; then every number says so."""
+    return any(recording.simulated for recording in recordings)

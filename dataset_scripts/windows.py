@@ -77,7 +77,10 @@ class WindowDataset(Dataset):
         counts = {"rejected by the curator": rejected, **{reason: len(rows) for reason, rows in dropped.items()}}
         if any(counts.values()):
             self.dropped[recording.recording_id] = {reason: count for reason, count in counts.items() if count}
-        self.unused_frames[recording.recording_id] = recording.num_frames - len({f for b in bounds for f in range(*b)})
+        unused = np.ones(recording.num_frames, dtype=bool)
+        for first, end in bounds:
+            unused[first:end] = False
+        self.unused_frames[recording.recording_id] = int(unused.sum())
         neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
         table = np.empty((len(neurons) * len(bounds), 4), dtype=np.int64)
         table[:, 0] = len(self._recordings)
