@@ -8,6 +8,7 @@ from .suite2p import SUITE2P
 from .tables import CSV
 
 READERS: dict[str, Reader] = {"suite2p": SUITE2P, "npz": NPZ, "csv": CSV}
+_PLAIN = ("npz", "csv")
 
 
 def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
@@ -31,6 +32,9 @@ def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
     path = path.absolute()
     names = READERS if format == "auto" else [format]
     found = {name: READERS[name].find(path) for name in names}
+    claimed = {file for each in found.values() for file in each.claimed}
+    for name in found.keys() & set(_PLAIN):
+        found[name] = _without(found[name], claimed)
     readable = [name for name in found if found[name].sources]
     if len(readable) == 1:
         return readable[0], found[readable[0]]
@@ -40,3 +44,8 @@ def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
     reasons = [f"{file}: {why}" for each in found.values() for file, why in each.passed_over]
     hint = f" ({reasons[0]})" if reasons else ""
     raise ValueError(f"{path}: expected recordings as {', '.join(names)}, found none{hint}")
+
+
+def _without(found: Found, claimed: set[Path]) -> Found:
+    """Leave the files that are parts of a recording in another format."""
+    return found._replace(sources=[source for source in found.sources if source.path not in claimed])

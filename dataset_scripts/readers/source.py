@@ -31,10 +31,17 @@ class Source(NamedTuple):
 
 
 class Found(NamedTuple):
-    """What a reader found: sources in reading order, and what it passed over as (file, why)."""
+    """What a reader found.
+
+    Args:
+        sources: In reading order.
+        passed_over: What it looked at and left, as (file, why).
+        claimed: Files that are parts of its sources, so that readers of plain tables and arrays leave them.
+    """
 
     sources: list[Source]
     passed_over: list[tuple[str, str]]
+    claimed: frozenset[Path] = frozenset()
 
 
 class Reader(NamedTuple):

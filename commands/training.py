@@ -1,0 +1,223 @@
+"""Commands that train and use models: pretrain, finetune, evaluate, embed, reconstruct, convert."""
+
+import functools
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import chosen
+
+_Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
+_Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
+_Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
+_in_split = functools.partial(typer.Option, rich_help_panel="Who is tested")
+_in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
+_in_training = functools.partial(typer.Option, rich_help_panel="Training")
+_By = Annotated[str, _in_split("--split-by", help="subject, or session where there is one animal.")]
+_Test = Annotated[
+    list[str],
+    _in_split("--test", help="Id to hold out; may be repeated.", show_default="the build's test split, or drawn"),
+]
+_TestFraction = Annotated[float, _in_split(help="Share of ids to hold out if none is named.")]
+_Validation = Annotated[float, _in_split(help="Share of the others that chooses the checkpoint; 0 for the last one.")]
+_Shared = Annotated[bool, _in_split("--allow-shared-subjects", help="Train on animals that are tested.")]
+_Stride = Annotated[int | None, _in_windows(help="Frames between window starts.", show_default="the window length")]
+_Missing = Annotated[str, _in_windows(help="Recordings without positions: error skips them, mask uses own traces.")]
+_Epochs = Annotated[int, _in_training(help="Passes over the training windows.")]
+_Batch = Annotated[int, _in_training(help="Windows in one step, over all processes.")]
+_Rate = Annotated[float, _in_training(help="Peak learning rate of AdamW.")]
+_Decay = Annotated[float, _in_training(help="Weight decay.")]
+_Accumulation = Annotated[int, _in_training(help="Pieces a batch is cut into to save memory.")]
+_Precision = Annotated[str, _in_training(help="no, bf16 or fp16.")]
+_Checkpoint = Annotated[int, _in_training(help="Steps between checkpoints.")]
+_Resume = Annotated[bool, _in_training("--resume", help="Go on from the last checkpoint in the output folder.")]
+
+
+def _report(output: Path, results: dict) -> None:
+    """Print the summary of a training run, on one process only."""
+    if int(os.environ.get("RANK", 0)) == 0:
+        for name, why in results["skipped"].items():
+            print(f"skipped {name}: {why}")
+        _print_seen(results["seen_in_training"])
+        print((output / "summary.md").read_text(encoding="utf-8"))
+        print(f"saved to {output}")
+
+
+def _print_seen(subjects: list[str]) -> None:
+    if subjects:
+        print(f"seen in pretraining, so no test of generalisation to new animals: {', '.join(subjects)}")
+
+
+def pretrain(
+    context: typer.Context,
+    build: _Build,
+    output: _Output,
+    model: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="new ones")] = None,
+    config: Annotated[Path | None, typer.Option(help="config.json of a new model.", show_default="built in")] = None,
+    seed: _Seed = 0,
+    split_by: _By = "subject",
+    test: _Test = (),
+    test_fraction: _TestFraction = 0.2,
+    validation_fraction: _Validation = 0.1,
+    allow_shared_subjects: _Shared = False,
+    window_length: Annotated[
+        int | None, _in_windows(help="Frames in a window.", show_default="128, or as --model")
+    ] = None,
+    window_stride: _Stride = None,
+    neighbour_radius: Annotated[
+        float | None, _in_windows(help="Neurons closer than this are near.", show_default="0.3, or as --model")
+    ] = None,
+    radius_unit: Annotated[
+        str | None, _in_windows(help="um, px, or quantile of distances.", show_default="quantile, or as --model")
+    ] = None,
+    normalization: Annotated[
+        str | None, _in_windows(help="minmax, zscore or none.", show_default="minmax, or as --model")
+    ] = None,
+    missing_neighbours: _Missing = "error",
+    epochs: _Epochs = 20,
+    batch_size: _Batch = 64,
+    learning_rate: _Rate = 1e-3,
+    weight_decay: _Decay = 0.01,
+    accumulation_steps: _Accumulation = 1,
+    mixed_precision: _Precision = "no",
+    checkpoint_every: _Checkpoint = 500,
+    resume: _Resume = False,
+) -> None:
+    """Pretrain by reconstructing hidden spans, and test on held-out animals beside interpolation."""
+    flags = locals()
+    from .. import train
+
+    processor = train.window_processor(
+        model,
+        window_length=window_length,
+        window_stride=window_stride,
+        neighbour_radius=neighbour_radius,
+        radius_unit=radius_unit,
+        normalization=normalization,
+    )
+    results = train.pretrain(
+        build,
+        output,
+        split=chosen(train.SplitOptions, flags),
+        options=chosen(train.TrainingOptions, flags),
+        model=train.pretraining_model(model, config, window_length=processor.window_length, seed=seed),
+        processor=processor,
+        missing_neighbours=missing_neighbours,
+        resume=resume,
+        command=context.meta["neurt.command"],
+    )
+    _report(output, results)
+
+
+def finetune(
+    context: typer.Context,
+    build: _Build,
+    output: _Output,
+    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
+    label: Annotated[str, typer.Option(help="Label to learn: a column of the build.")],
+    seed: _Seed = 0,
+    split_by: _By = "subject",
+    test: _Test = (),
+    test_fraction: _TestFraction = 0.3,
+    validation_fraction: _Validation = 0.0,
+    allow_shared_subjects: _Shared = False,
+    window_stride: _Stride = None,
+    missing_neighbours: _Missing = "error",
+    freeze: Annotated[str, _in_training(help="What keeps its weights: none, embeddings or encoder.")] = "none",
+    layer_decay: Annotated[float, _in_training(help="Factor on the learning rate per layer down; 1: none.")] = 0.9,
+    head_learning_rate: Annotated[float, _in_training(help="Learning rate of pooling and classifier.")] = 1e-3,
+    epochs: _Epochs = 5,
+    batch_size: _Batch = 64,
+    learning_rate: _Rate = 1e-4,
+    weight_decay: _Decay = 0.01,
+    accumulation_steps: _Accumulation = 1,
+    mixed_precision: _Precision = "no",
+    checkpoint_every: _Checkpoint = 500,
+    resume: _Resume = False,
+) -> None:
+    """Fine-tune a pretrained model to tell groups of animals apart, and test on held-out animals."""
+    flags = locals()
+    from .. import train
+
+    results = train.finetune(
+        build,
+        output,
+        model=model,
+        finetuning=chosen(train.FinetuneOptions, flags),
+        processor=train.window_processor(model, window_stride=window_stride),
+        split=chosen(train.SplitOptions, flags),
+        options=chosen(train.TrainingOptions, flags),
+        missing_neighbours=missing_neighbours,
+        resume=resume,
+        command=context.meta["neurt.command"],
+    )
+    _report(output, results)
+
+
+def evaluate(
+    model: Annotated[Path, typer.Argument(help="Folder of a masked model or a classifier.")],
+    build: _Build,
+    label: Annotated[str | None, typer.Option(help="Label to score a classifier on.")] = None,
+    subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
+    missing_neighbours: _Missing = "error",
+    seed: _Seed = 0,
+    output: Annotated[Path | None, typer.Option(help="JSON file to make with the scores.")] = None,
+) -> None:
+    """Score a model on a build: reconstruction beside its baselines, or groups by window, recording and subject."""
+    from ..inference import evaluate_model
+
+    evaluation = evaluate_model(
+        model, build, subjects=subject, label=label, missing_neighbours=missing_neighbours, seed=seed, output=output
+    )
+    for name, why in evaluation.skipped.items():
+        print(f"skipped {name}: {why}")
+    _print_seen(evaluation.seen)
+    print(evaluation.scores.to_markdown())
+    if label is not None:
+        print("The baseline, fitted to the training animals, stands in the summary.md of the fine-tuning.")
+
+
+_Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]
+_Pretrained = Annotated[Path, typer.Option(help="Folder of the model.")]
+
+
+def embed(build: _Build, output: _Rows, model: _Pretrained, missing_neighbours: _Missing = "error") -> None:
+    """Write an embedding of each neuron's windows to Parquet."""
+    from ..inference import embed
+
+    _print_counts(embed(model, build, output, missing_neighbours=missing_neighbours), output)
+
+
+def reconstruct(
+    build: _Build,
+    output: _Rows,
+    model: _Pretrained,
+    span: Annotated[int, typer.Option(help="Frames hidden together, 1 to 10.")] = 5,
+    missing_neighbours: _Missing = "error",
+) -> None:
+    """Write each neuron's trace, and the trace predicted with each frame hidden in turn, to Parquet."""
+    from ..inference import reconstruct
+
+    counts = reconstruct(model, build, output, span=span, missing_neighbours=missing_neighbours)
+    _print_counts(counts, output)
+
+
+def _print_counts(counts: dict, output: Path) -> None:
+    for name, why in counts["skipped"].items():
+        print(f"skipped {name}: {why}")
+    print(f"{counts['rows']} windows of {counts['recordings']} recordings; saved to {output}")
+
+
+def convert(
+    checkpoint: Annotated[Path, typer.Argument(help="A checkpoint of the original NEuRT (.pth), of either kind.")],
+    config: Annotated[Path, typer.Option(help="The model_cfg.json that it was trained with.")],
+    output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
+) -> None:
+    """Convert a checkpoint of the original NEuRT into a folder that from_pretrained opens."""
+    from ..convert_checkpoint import convert_checkpoint
+
+    conversion = convert_checkpoint(checkpoint, config, output)
+    print(conversion.summary())
+    print(f"saved to {output}")
