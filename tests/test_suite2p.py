@@ -4,7 +4,6 @@ import os
 import sys
 from pathlib import Path
 
-import h5py
 import numpy as np
 import pytest
 import scipy.io
@@ -136,13 +135,6 @@ def test_a_matlab_file_reads_like_the_folder_it_came_from(tmp_path):
     np.testing.assert_array_equal(got.centroids, expected.centroids)
     assert got.roi_ids == expected.roi_ids
     assert ids(tmp_path / "m2" / "suite2p" / "plane0" / "Fall.mat") == ["m2_plane0"]
-
-
-def test_a_matlab_file_of_version_7_3_is_one_plain_line(tmp_path):
-    with h5py.File(tmp_path / "a.mat", "w") as file:
-        file["F"] = file["stat"] = np.zeros((4, 40))
-    with pytest.raises(ValueError, match="got version 7.3; save it with `-v7`"):
-        list(read_suite2p(tmp_path, RATE))
 
 
 def test_a_plane_in_both_forms_is_read_once(tmp_path):

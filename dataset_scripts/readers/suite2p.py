@@ -11,12 +11,11 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from scipy.io.matlab import mat_struct
 
 from ..metadata import Facts
 from ..recording import Recording
 from ..safe_pickle import load_object_array
-from .matlab import load_matlab, names_in_matlab
+from .matlab import open_matlab, variables_in_matlab
 from .source import (
     Found,
     NothingUsable,
@@ -77,7 +76,7 @@ def find_suite2p(root: Path) -> Found:
     for path in files_with_suffix(root, ".mat"):
         if path.parent in folders:
             passed_over.append((below(path, root), "the .npy files beside it are read"))
-        elif len(names_in_matlab(path) & _NAMES) < 2:
+        elif len(variables_in_matlab(path).keys() & _NAMES) < 2:
             passed_over.append((below(path, root), "it holds none of suite2p's F, Fneu, iscell, stat"))
         elif path.name == "Fall.mat":
             plane = _plane_source(path.parent, path.parent if root.is_file() else root)
@@ -261,34 +260,41 @@ def _read_folder(folder: Path) -> _Plane:
 
 
 def _read_matlab(path: Path) -> _Plane:
-    found = load_matlab(path, {*_NAMES, "dt"} - {"spks"})
-    if "F" not in found:
-        raise cannot_read(path, "F, Fneu, iscell and stat as suite2p saves them", ValueError("there is no F in it"))
-    arrays = {
-        name: _checked(np.atleast_2d(found[name]), path, name) for name in ("F", "Fneu", "iscell") if name in found
-    }
-    stat = None if "stat" not in found else [_fields(roi, path, "stat") for roi in np.atleast_1d(found["stat"])]
-    dt = found.get("dt")
+    with open_matlab(path) as file:
+        found = {name: file[name] for name in (_NAMES | {"dt"}) - {"spks"} if name in file}
+        if "F" not in found:
+            raise cannot_read(
+                path, "F, Fneu, iscell and stat as suite2p saves them", ValueError("there is no F in it")
+            )
+        arrays = {name: _checked(found[name], path, name) for name in ("F", "Fneu", "iscell") if name in found}
+        stat = None if "stat" not in found else _structures(found["stat"], path, "stat", ("med", "iplane"))
+        ops = {} if "ops" not in found else _structures(found["ops"], path, "ops", ("fs", "frames_per_folder"))[0]
+    dt = _number(found.get("dt")) if np.size(found.get("dt")) == 1 else np.nan
     return _Plane(
         F=arrays["F"],
         Fneu=arrays.get("Fneu"),
         iscell=_first_column(arrays["iscell"]) > 0 if "iscell" in arrays else None,
         med=None if stat is None else _medians(stat, path),
         planes=set() if stat is None else {_number(roi.get("iplane", 0)) for roi in stat},
-        ops=_fields(found["ops"], path, "ops") if "ops" in found else {},
-        dt=float(dt) if np.size(dt) == 1 and isinstance(dt, int | float) else None,
+        ops=ops,
+        dt=dt if dt > 0 else None,
     )
 
 
-def _fields(struct: Any, path: Path, name: str) -> dict[str, Any]:
-    if not isinstance(struct, mat_struct):
-        raise ValueError(f"{path}: expected {name} as a structure as suite2p saves it, got {type(struct).__name__}")
-    return vars(struct)
+def _structures(value: Any, path: Path, name: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
+    """Read some fields of a structure or of several, which MATLAB does not tell apart."""
+    structs = value if isinstance(value, list) and value else [value]
+    for struct in structs:
+        if not isinstance(struct, Mapping):
+            raise ValueError(
+                f"{path}: expected {name} as a structure as suite2p saves it, got {type(struct).__name__}"
+            )
+    return [{field: struct[field] for field in fields if field in struct} for struct in structs]
 
 
-def _checked(array: np.ndarray, path: Path, name: str) -> np.ndarray:
-    if array.dtype.kind not in "biuf":
-        raise ValueError(f"{path}: expected numbers in {name}, got {array.dtype}")
+def _checked(array: Any, path: Path, name: str) -> np.ndarray:
+    if not isinstance(array, np.ndarray) or array.dtype.kind not in "biuf":
+        raise ValueError(f"{path}: expected numbers in {name}, got {getattr(array, 'dtype', type(array).__name__)}")
     return array
 
 
