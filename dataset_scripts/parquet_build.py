@@ -1,39 +1,48 @@
 """The Parquet build: a folder with one file per recording, a dataset card and a manifest.
 
     data/{split}/{recording_id}.parquet   one row per ROI, see `parquet_rows.SCHEMA`
+    units/{split}.parquet                 the same rows of all recordings, without their traces
     README.md                             the dataset card; `datasets.load_dataset(folder)` reads its configuration
     manifest.json                         builder, parameters, digest of every file, what was dropped and why
 
-The same recordings give the same bytes. A build is written aside and renamed, so it is there whole or not at all.
+The same recordings give the same bytes, in whatever order and by how many processes they were written. A build is
+written aside and renamed, so it is there whole or not at all.
 """
 
+import contextlib
 import dataclasses
+import errno
 import hashlib
 import importlib.metadata
-import json
 import os
-import re
 import shutil
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
-import numpy as np
+import pyarrow.parquet as pq
 
-from ..processing_neurt import MIN_NEURONS
-from ..writing_aside import folder_aside
+from ..writing_aside import file_aside, folder_aside
+from .build_manifest import (
+    MANIFEST,
+    check_names,
+    entry_of,
+    further_columns,
+    merge_class_labels,
+    new_manifest,
+    read_manifest,
+    to_json,
+)
 from .dataset_card import render_card
-from .parquet_rows import SCHEMA, add_label_columns, read_recording, write_recording
+from .parquet_rows import add_columns, read_recording, write_recording, write_units
 from .recording import SPLITS, Recording
 
-_SAFE_NAME = re.compile(r"\w(?:[\w.+=@ -]*[\w+=@-])?")
-_SAFE_LABEL = re.compile(r"[A-Za-z]\w*")
-_MANIFEST = "manifest.json"
+_FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
 
 @dataclasses.dataclass(frozen=True)
 class BuildSummary:
-    """What one call of `write_build` wrote.
+    """What one call of `write_build` or `finish_build` wrote.
 
     Args:
         folder: Where the build is.
@@ -71,6 +80,7 @@ def write_build(
     builder: str,
     parameters: Mapping[str, Any],
     dropped: Sequence[Mapping[str, Any]] = (),
+    class_labels: Mapping[str, Sequence[str]] | None = None,
 ) -> BuildSummary:
     """Write recordings as a Parquet build, or add them to the build that is in the folder.
 
@@ -82,31 +92,97 @@ def write_build(
         builder: The command that made the build, for the manifest.
         parameters: Everything chosen, for the manifest; no paths, times or URLs.
         dropped: What was left out, each with at least "recording_id" and "why"; read after the last recording.
+        class_labels: Names of the classes of those labels that are classes, see `finish_build`.
 
     Raises:
         ValueError: If the folder holds something else, an id is no safe file name or is there twice, a label has the
             name of a column, or there is no recording at all.
+        OSError: If the disk is full; nothing is written then.
     """
-    target = Path(folder).resolve()
-    _check_target(target)
-    with folder_aside(target, replace=True) as aside:
-        before = _start_from(target, aside)
-        manifest = read_manifest(aside) if before else {"format": 1, "steps": [], "files": []}
-        written = _write_recordings(recordings, aside, {} if split is None else split, manifest["files"])
-        if not written:
-            raise ValueError(_nothing_left(dropped))
-        files = sorted(manifest["files"] + written, key=lambda entry: entry["recording_id"])
-        _give_all_the_same_columns(aside, files)
-        step = {
-            "builder": builder,
-            "version": importlib.metadata.version("neurt"),
-            "parameters": dict(parameters),
-            "recordings": [entry["recording_id"] for entry in written],
-            "dropped": [dict(entry) for entry in dropped],
-        }
-        _finish(aside, {**manifest, "steps": manifest["steps"] + [step], "files": files})
-        _check_unchanged(target, before)
-    return BuildSummary(target, tuple(written), tuple(dropped))
+    split = {} if split is None else split
+    with _changed(folder) as (aside, manifest):
+        taken = _names(manifest["files"])
+        entries = []
+        for recording in recordings:
+            _take_name(recording.recording_id, taken)
+            entries.append(write_file(recording, aside, split.get(recording.recording_id, "train")))
+        step = _step(builder, parameters, entries, dropped)
+        written = _finish(aside, manifest, entries, step, class_labels or {})
+    return BuildSummary(Path(folder).resolve(), written, tuple(dropped))
+
+
+def write_file(recording: Recording, folder: str | os.PathLike, split: str = "train") -> dict[str, Any]:
+    """Write a recording as one file below a folder, whole or not at all, in place of one that is there.
+
+    Many processes may do this at once, each for its own recordings; `finish_build` makes a build of the files.
+
+    Args:
+        recording: What to write.
+        folder: A staging folder; the file is `data/{split}/{recording_id}.parquet` below it.
+        split: "train", "validation" or "test".
+
+    Returns:
+        The entry of the manifest, as it comes back from JSON, with the file's sha256.
+
+    Raises:
+        ValueError: If the id is no safe file name, a label or column has a name that cannot be, or there is no such
+            split.
+        OSError: If the disk is full.
+    """
+    check_names(recording)
+    if split not in SPLITS:
+        raise ValueError(
+            f"recording {recording.recording_id!r}: expected a split among {', '.join(SPLITS)}, got {split!r}"
+        )
+    entry = entry_of(recording, split)
+    path = Path(folder) / entry["path"]
+    with _room_for(path), file_aside(path, replace=True) as aside:
+        write_recording(aside, recording)
+    return entry | _measures(path)
+
+
+def finish_build(
+    staging: str | os.PathLike,
+    target: str | os.PathLike,
+    entries: Sequence[Mapping[str, Any]],
+    *,
+    builder: str,
+    parameters: Mapping[str, Any],
+    dropped: Sequence[Mapping[str, Any]] = (),
+    class_labels: Mapping[str, Sequence[str]] | None = None,
+    origin: Mapping[str, Any] | None = None,
+) -> BuildSummary:
+    """Make a build of files that `write_file` wrote, or add them to one.
+
+    The files are linked where that is possible, so the staging folder stays whole until its owner removes it.
+
+    Args:
+        staging: The folder that `write_file` wrote to.
+        target: The build. It may be absent, empty, or a build already.
+        entries: What `write_file` returned, in any order.
+        builder: The command that made the build, for the manifest.
+        parameters: Everything chosen, for the manifest; no paths, times or URLs.
+        dropped: What was left out, each with at least "recording_id" and "why", in the order of the card.
+        class_labels: Names of the classes of those labels that are classes, in the order of their ids.
+            `datasets.load_dataset` gives these as ClassLabel. Names that a build has keep their ids.
+        origin: Where the recordings come from, for the card: any of "title", "licence" (a tag of the Hub such as
+            "cc-by-4.0"), "licence_name", "citation" and "changes" (lists of sentences).
+
+    Raises:
+        ValueError: If the target holds something else, a recording is there twice, a staged file is missing, a column
+            differs in type between recordings, a label has a value outside of its classes, or there are no entries.
+        OSError: If the disk is full; the target stays as it was.
+    """
+    with _changed(target) as (aside, manifest):
+        taken = _names(manifest["files"])
+        for entry in entries:
+            _take_name(entry["recording_id"], taken)
+            path = aside / entry["path"]
+            path.parent.mkdir(parents=True, exist_ok=True)
+            _link_or_copy(Path(staging) / entry["path"], path)
+        step = _step(builder, parameters, entries, dropped, origin)
+        written = _finish(aside, manifest, entries, step, class_labels or {})
+    return BuildSummary(Path(target).resolve(), written, tuple(dropped))
 
 
 def read_build(
@@ -132,27 +208,34 @@ def read_build(
     return (read_recording(folder / entry["path"], entry["source"]) for entry in chosen)
 
 
-def read_manifest(folder: str | os.PathLike) -> dict[str, Any]:
-    """Return the manifest of a build; raise ValueError where the folder is none."""
-    path = Path(folder) / _MANIFEST
+@contextlib.contextmanager
+def _changed(folder: str | os.PathLike) -> Iterator[tuple[Path, dict[str, Any]]]:
+    """Give a folder with what the build holds, none of it to be written in place, and its manifest.
+
+    The folder takes the place of the build when the block ends well and no one else has changed the build meanwhile.
+    """
+    target = Path(folder).resolve()
+    _check_target(target)
+    with _room_for(target), folder_aside(target, replace=True) as aside:
+        if target.exists():
+            # Files are replaced, never written to, so links are as good as copies and cost nothing.
+            shutil.copytree(target, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
+        before = _manifest_bytes(aside)
+        yield aside, read_manifest(aside) if before else new_manifest()
+        _check_unchanged(target, before)
+
+
+@contextlib.contextmanager
+def _room_for(path: Path) -> Iterator[None]:
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
-        manifest["steps"]
-        for entry in manifest["files"]:
-            _check_entry(entry)
-    except (OSError, ValueError, KeyError, TypeError):
-        raise ValueError(
-            f"{folder}: expected a NEuRT build (a folder with a manifest.json that is whole), found none; "
-            "make one with `neurt import` or `neurt simulate`"
-        ) from None
-    return manifest
-
-
-def _check_entry(entry: Mapping[str, Any]) -> None:
-    # A manifest comes with a build from anywhere; what it says may not lead out of the folder.
-    name, split = entry["recording_id"], entry["split"]
-    if not _SAFE_NAME.fullmatch(name) or split not in SPLITS or entry["path"] != f"data/{split}/{name}.parquet":
-        raise ValueError(f"expected data/(split)/(recording_id).parquet, got {entry['path']!r}")
+        yield
+    except OSError as error:
+        if error.errno not in _FULL:
+            raise
+        raise OSError(
+            f"{path}: expected room on the disk, got none left ({os.strerror(error.errno)}); what was there is as it "
+            "was; free some space or choose another --output"
+        ) from error
 
 
 def _check_target(target: Path) -> None:
@@ -168,16 +251,8 @@ def _check_target(target: Path) -> None:
         raise ValueError(f"{target}: expected a folder to write the build to, got a file; choose another --output")
 
 
-def _start_from(target: Path, aside: Path) -> bytes:
-    """Fill the folder with what the target holds already; returns the bytes of its manifest, none if it has none."""
-    if target.exists():
-        # Files are replaced, never written to, so links are as good as copies and cost nothing.
-        shutil.copytree(target, aside, copy_function=_link_or_copy, dirs_exist_ok=True)
-    return _manifest_bytes(aside)
-
-
 def _manifest_bytes(folder: Path) -> bytes:
-    path = folder / _MANIFEST
+    path = folder / MANIFEST
     return path.read_bytes() if path.exists() else b""
 
 
@@ -189,109 +264,110 @@ def _check_unchanged(target: Path, before: bytes) -> None:
         )
 
 
-def _link_or_copy(source: str, destination: str) -> None:
+def _link_or_copy(source: str | os.PathLike, destination: str | os.PathLike) -> None:
     try:
         os.link(source, destination)
     except OSError:
         shutil.copy2(source, destination)
 
 
-def _write_recordings(
-    recordings: Iterable[Recording], folder: Path, split: Mapping[str, str], present: Sequence[Mapping[str, Any]]
-) -> list[dict[str, Any]]:
+def _names(files: Iterable[Mapping[str, Any]]) -> set[str]:
+    return {entry["recording_id"].casefold() for entry in files}
+
+
+def _take_name(name: str, taken: set[str]) -> None:
     # File names may not differ by case alone: some file systems would let one overwrite the other.
-    taken = {entry["recording_id"].casefold() for entry in present}
-    written = []
-    for recording in recordings:
-        name = recording.recording_id
-        _check_names(recording)
-        if name.casefold() in taken:
-            raise ValueError(
-                f"recording {name!r}: expected an id that is not in the build yet, got one that is (upper and lower "
-                "case count as the same); rename it or write to another --output"
-            )
-        taken.add(name.casefold())
-        part = split.get(name, "train")
-        if part not in SPLITS:
-            raise ValueError(f"recording {name!r}: expected a split among {', '.join(SPLITS)}, got {part!r}")
-        path = f"data/{part}/{name}.parquet"
-        (folder / path).parent.mkdir(parents=True, exist_ok=True)
-        write_recording(folder / path, recording)
-        written.append(_entry(recording, part, path))
-    return written
-
-
-def _check_names(recording: Recording) -> None:
-    name = recording.recording_id
-    if not _SAFE_NAME.fullmatch(name) or len(name.encode()) > 200:
+    if name.casefold() in taken:
         raise ValueError(
-            f"recording {name!r}: expected an id that is safe as a file name (letters, digits, . _ + = @ - and "
-            "spaces, beginning with a letter or digit, at most 200 bytes); rename it"
+            f"recording {name!r}: expected an id that is not in the build yet, got one that is (upper and lower "
+            "case count as the same); rename it or write to another --output"
         )
-    for label in recording.labels:
-        if not _SAFE_LABEL.fullmatch(label) or label in SCHEMA.names:
-            raise ValueError(
-                f"recording {name!r}: expected label names of letters, digits and _ that are no column of a build, "
-                f"got {label!r}; rename the label"
-            )
+    taken.add(name.casefold())
 
 
-def _entry(recording: Recording, split: str, path: str) -> dict[str, Any]:
-    has_position = _has_position(recording)
-    placed = int(has_position.sum())
-    return {
-        "recording_id": recording.recording_id,
-        "split": split,
-        "path": path,
-        "subject_id": recording.subject_id,
-        "session_id": recording.session_id,
-        "neurons": recording.num_neurons,
-        "neurons_with_positions": placed,
-        # Rejected neurons are in the build on request, but in no window.
-        "neighbour_channels": int((has_position & recording.accepted).sum()) >= MIN_NEURONS,
-        "coordinate_unit": recording.coordinate_unit if placed else None,
-        "frames": recording.num_frames,
-        "sampling_rate": float(recording.sampling_rate),
-        "trace_kind": recording.trace_kind,
-        "modality": recording.modality,
-        "labels": {name: None if value is None else str(value) for name, value in sorted(recording.labels.items())},
-        "source": dict(recording.source),
+def _step(
+    builder: str,
+    parameters: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Mapping[str, Any]],
+    origin: Mapping[str, Any] | None = None,
+) -> dict[str, Any]:
+    """Return what the manifest says of one time that recordings were written."""
+    if not entries:
+        raise ValueError(_nothing_left(dropped))
+    step = {
+        "builder": builder,
+        "version": importlib.metadata.version("neurt"),
+        "parameters": dict(parameters),
+        "recordings": sorted(entry["recording_id"] for entry in entries),
+        "dropped": [dict(entry) for entry in dropped],
     }
+    return step | ({"origin": dict(origin)} if origin else {})
 
 
-def _has_position(recording: Recording) -> np.ndarray:
-    if recording.centroids is None:
-        return np.zeros(recording.num_neurons, dtype=bool)
-    return np.isfinite(recording.centroids).all(axis=1)
+def _finish(
+    aside: Path,
+    manifest: Mapping[str, Any],
+    entries: Sequence[Mapping[str, Any]],
+    step: Mapping[str, Any],
+    class_labels: Mapping[str, Sequence[str]],
+) -> tuple[dict[str, Any], ...]:
+    """Write what a build has once, now that all its files are there; returns the entries as they stand then."""
+    files = sorted([*manifest["files"], *entries], key=lambda entry: entry["recording_id"])
+    columns, labels = further_columns(files)
+    classes = merge_class_labels(manifest["class_labels"], class_labels, files)
+    files = [_with_columns(aside, entry, columns, labels) for entry in files]
+    manifest = {
+        "format": manifest["format"],
+        "steps": [*manifest["steps"], step],
+        "class_labels": classes,
+        "files": files,
+        "units": _write_units(aside, files, columns, labels),
+    }
+    _replace(aside / "README.md", render_card(manifest))
+    _replace(aside / MANIFEST, to_json(manifest))
+    by_id = {entry["recording_id"]: entry for entry in files}
+    return tuple(by_id[entry["recording_id"]] for entry in entries)
 
 
-def _give_all_the_same_columns(folder: Path, files: Sequence[Mapping[str, Any]]) -> None:
-    """Add the labels that only other recordings carry as empty columns: `load_dataset` wants one set of columns."""
-    labels = {name for entry in files for name in entry["labels"]}
-    for entry in files:
-        add_label_columns(folder / entry["path"], labels)
+def _with_columns(
+    folder: Path, entry: Mapping[str, Any], columns: Mapping[str, str], labels: Sequence[str]
+) -> dict[str, Any]:
+    """Give a file the columns that only others have, and its entry the digest that it has then."""
+    path = folder / entry["path"]
+    return {**entry, **(_measures(path) if add_columns(path, columns, labels) else {})}
 
 
-def _finish(folder: Path, manifest: dict[str, Any]) -> None:
-    files = [{**entry, "sha256": _sha256(folder / entry["path"])} for entry in manifest["files"]]
-    manifest = {**manifest, "files": files}
-    _replace(folder / "README.md", render_card(manifest))
-    _replace(folder / _MANIFEST, json.dumps(manifest, indent=1, ensure_ascii=False, default=_plain) + "\n")
+def _write_units(
+    folder: Path, files: Sequence[Mapping[str, Any]], columns: Mapping[str, str], labels: Sequence[str]
+) -> list[dict[str, Any]]:
+    units = []
+    for split in SPLITS:
+        part = [entry for entry in files if entry["split"] == split]
+        if part:
+            path = f"units/{split}.parquet"
+            write_units(folder / path, [folder / entry["path"] for entry in part], columns, labels)
+            rows = sum(entry["neurons"] for entry in part)
+            units.append({"split": split, "path": path, "neurons": rows, **_measures(folder / path)})
+    return units
+
+
+def _measures(path: Path) -> dict[str, Any]:
+    """Return the size of a Parquet file, its size without compression, and its digest."""
+    with pq.ParquetFile(path) as file:
+        groups = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
+    return {"bytes": path.stat().st_size, "uncompressed_bytes": sum(groups), "sha256": _sha256(path)}
+
+
+def _sha256(path: Path) -> str:
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _replace(path: Path, text: str) -> None:
     # The file may be a link to the one in the build that is being added to.
     path.unlink(missing_ok=True)
     path.write_text(text, encoding="utf-8")
-
-
-def _plain(value: Any) -> Any:
-    return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
 
 
 def _nothing_left(dropped: Sequence[Mapping[str, Any]]) -> str:

@@ -12,6 +12,7 @@ from .wording import repeated, some
 TRACE_KINDS = ("fluorescence", "dff", "denoised", "deconvolved", "events")
 COORDINATE_UNITS = ("um", "px")
 SPLITS = ("train", "validation", "test")
+COLUMN_TYPES = ("int64", "float32", "float64", "bool", "string")
 SIMULATED = "simulated"
 
 
@@ -35,6 +36,8 @@ class Recording:
         modality: For example "two-photon"; "simulated" where no animal was recorded.
         segment_starts: Frames at which concatenated trials or bouts begin; always starts with 0.
         labels: What is known of the animal or recording, for example {"genotype": "5xFAD"}.
+        columns: Further values of each neuron, arrays of shape (N,) of int64, float32, float64, bool or text; masked
+            where unknown. For example {"mask_type": np.array(["soma", "artifact"])}.
         source: Where it came from: file name, digests, preparation. No paths, times or URLs.
 
     Raises:
@@ -58,6 +61,7 @@ class Recording:
     indicator: str | None = None
     segment_starts: tuple[int, ...] = (0,)
     labels: Mapping[str, Any] = dataclasses.field(default_factory=dict)
+    columns: Mapping[str, np.ndarray | np.ma.MaskedArray] = dataclasses.field(default_factory=dict)
     source: Mapping[str, Any] = dataclasses.field(default_factory=dict)
 
     def __post_init__(self):
@@ -70,6 +74,7 @@ class Recording:
         if self.accepted is None:
             object.__setattr__(self, "accepted", np.ones(self.num_neurons, dtype=bool))
         self._check_neurons()
+        self._check_columns()
         self._check_segments()
 
     def _check_neurons(self):
@@ -84,6 +89,15 @@ class Recording:
                 raise ValueError(self._message("centroids of shape (neurons, 2)", self.centroids.shape))
             if self.coordinate_unit not in COORDINATE_UNITS:
                 raise ValueError(self._message('coordinate_unit "um" or "px"', self.coordinate_unit))
+
+    def _check_columns(self):
+        for name, values in self.columns.items():
+            if values.shape != (self.num_neurons,):
+                expected = f"column {name!r} of shape ({self.num_neurons},), one value for each trace"
+                raise ValueError(self._message(expected, values.shape))
+            if column_type(values) not in COLUMN_TYPES:
+                expected = f"column {name!r} of {', '.join(COLUMN_TYPES[:-1])} or text"
+                raise ValueError(self._message(expected, values.dtype))
 
     def _check_segments(self):
         starts = self.segment_starts
@@ -115,7 +129,9 @@ class Recording:
         """The recording with the neurons in `kept`, bool of shape (N,), alone; there must be one."""
         per_neuron = {name: getattr(self, name) for name in ("traces", "centroids", "unit_ids", "accepted")}
         per_neuron = {name: None if values is None else values[kept] for name, values in per_neuron.items()}
-        return dataclasses.replace(self, **per_neuron, roi_ids=tuple(itertools.compress(self.roi_ids, kept)))
+        columns = {name: values[kept] for name, values in self.columns.items()}
+        roi_ids = tuple(itertools.compress(self.roi_ids, kept))
+        return dataclasses.replace(self, **per_neuron, columns=columns, roi_ids=roi_ids)
 
     @property
     def num_neurons(self) -> int:
@@ -124,6 +140,11 @@ class Recording:
     @property
     def num_frames(self) -> int:
         return self.traces.shape[1]
+
+
+def column_type(values: np.ndarray) -> str:
+    """Return the type of a column by the name it has in `COLUMN_TYPES`, if it is one of those."""
+    return "string" if values.dtype.kind == "U" else values.dtype.name
 
 
 def any_simulated(recordings: Iterable[Recording]) -> bool:
