@@ -27,8 +27,19 @@ from .nwb_tables import Grid, column, grid_of, integer_column, mask_centroids
 from .wording import repeated, some
 
 __all__ = [
-    *("Clock", "RoiSeries", "find_series", "neurodata_type", "open_nwb", "open_series", "read_clock", "read_traces"),
-    *("Grid", "column", "grid_of", "integer_column", "mask_centroids"),
+    "Clock",
+    "Grid",
+    "RoiSeries",
+    "column",
+    "find_series",
+    "grid_of",
+    "integer_column",
+    "mask_centroids",
+    "neurodata_type",
+    "open_nwb",
+    "open_series",
+    "read_clock",
+    "read_traces",
 ]
 
 _BLOCK_BYTES = 2**24

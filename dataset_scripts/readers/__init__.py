@@ -3,11 +3,23 @@
 from pathlib import Path
 
 from .arrays import NPZ
+from .caiman import CAIMAN
+from .cnmfe import CNMFE
+from .extract import EXTRACT
+from .nwb import NWB
 from .source import Found, Reader
 from .suite2p import SUITE2P
 from .tables import CSV
 
-READERS: dict[str, Reader] = {"suite2p": SUITE2P, "npz": NPZ, "csv": CSV}
+READERS: dict[str, Reader] = {
+    "suite2p": SUITE2P,
+    "caiman": CAIMAN,
+    "cnmfe": CNMFE,
+    "extract": EXTRACT,
+    "nwb": NWB,
+    "npz": NPZ,
+    "csv": CSV,
+}
 _PLAIN = ("npz", "csv")
 
 

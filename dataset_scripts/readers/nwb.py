@@ -1,0 +1,230 @@
+"""Read NWB files (`.nwb`): one recording per imaging plane, whatever its series is called.
+
+A file may hold several series of the same ROIs (fluorescence, neuropil, dF/F, deconvolved). Which to take is never
+guessed.
+"""
+
+import re
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import h5py
+import numpy as np
+
+from ..hdf5_file import read_text
+from ..metadata import Facts
+from ..nwb_file import (
+    RoiSeries,
+    column,
+    find_series,
+    grid_of,
+    mask_centroids,
+    neurodata_type,
+    open_nwb,
+    open_series,
+    read_clock,
+    read_traces,
+)
+from ..nwb_tables import imaging_plane
+from ..recording import SIMULATED, Recording
+from ..wording import repeated, some
+from .source import (
+    Found,
+    NothingUsable,
+    Reader,
+    Source,
+    checked_trace_kind,
+    digest,
+    file_source,
+    files_with_suffix,
+    identity,
+    scaled_centroids,
+)
+
+# As suite2p and roiextractors call the curator's choice.
+_ACCEPTED = ("iscell", "accepted", "Accepted")
+
+
+def find_nwb(root: Path) -> Found:
+    """Find the `.nwb` files at or below a path that hold traces of ROIs."""
+    sources, passed_over = [], []
+    for path in files_with_suffix(root, ".nwb"):
+        source = file_source(path, root)
+        if _may_hold_series(path):
+            sources.append(source)
+        else:
+            passed_over.append((source.file, "it holds no RoiResponseSeries"))
+    return Found(sources, passed_over)
+
+
+def read_nwb(
+    source: Source,
+    facts: Facts,
+    *,
+    trace_kind: str | None = None,
+    series: str | None = None,
+    all_rois: bool = False,
+) -> Iterator[Recording]:
+    """Read the imaging planes of an NWB file.
+
+    Args:
+        source: The file.
+        facts: What is stated about it; wins over what the file says. `um_per_pixel` wins over the grid spacing.
+        trace_kind: What the traces are; a series in `DfOverF` says so itself.
+        series: Which series to take where a plane has several: a path, or one name in it.
+        all_rois: Keep the ROIs that the table says are rejected too.
+
+    Yields:
+        One recording per plane. With several, their ids end in the name of the series, or of its table.
+
+    Raises:
+        ValueError: If the file is damaged, does not hold together, a plane has several series and none is chosen, or
+            nothing says what the traces are.
+    """
+    empty = []
+    with open_nwb(source.path) as file:
+        planes = _one_for_each_plane(_choose(file, series, source), source)
+        for plane, suffix in zip(planes, _suffixes(planes), strict=True):
+            accepted = _accepted(plane)
+            kept = np.arange(plane.num_rois) if all_rois or accepted is None else np.flatnonzero(accepted)
+            if len(kept):
+                yield _recording(plane, suffix, kept, accepted, source, facts, trace_kind)
+            else:
+                empty.append(f"none of the {plane.num_rois} ROIs of {plane.path} is accepted")
+    if empty:
+        raise NothingUsable("; ".join(empty))
+
+
+def _may_hold_series(path: Path) -> bool:
+    """Return whether a file holds traces, or is damaged: then reading it says so."""
+    try:
+        with open_nwb(path) as file:
+            return bool(find_series(file))
+    except ValueError:
+        return True
+
+
+def _choose(file: h5py.File, series: str | None, source: Source) -> list[RoiSeries]:
+    paths = find_series(file)
+    if not paths:
+        raise ValueError(f"{source.file}: expected a RoiResponseSeries, found none; the file holds no traces of ROIs")
+    chosen = [path for path in paths if series is None or f"/{series.strip('/')}/" in f"{path}/"]
+    if not chosen:
+        raise ValueError(f"{source.file}: expected --series among {_listed(paths)}, got {series!r}")
+    return [open_series(file, path, source.file) for path in chosen]
+
+
+def _one_for_each_plane(chosen: list[RoiSeries], source: Source) -> list[RoiSeries]:
+    for table in dict.fromkeys(series.table for series in chosen):
+        paths = [series.path for series in chosen if series.table == table]
+        if len(paths) > 1:
+            raise ValueError(
+                f"{source.file}: expected one series of the same ROIs, found {_listed(paths)}; choose with --series "
+                "and a name in its path"
+            )
+    return chosen
+
+
+def _listed(paths: Sequence[str]) -> str:
+    # Names in a file may hold anything, line breaks too.
+    return " ".join(some(paths).split())
+
+
+def _suffixes(planes: Sequence[RoiSeries]) -> list[str]:
+    """Return what tells planes apart: nothing for one, else the names of their series, tables, or whole paths."""
+    if len(planes) == 1:
+        return [""]
+    paths = [plane.path for plane in planes]
+    tables = [plane.table.name for plane in planes]
+    for names in ([path.rsplit("/", 1)[-1] for path in paths], [table.rsplit("/", 1)[-1] for table in tables]):
+        if not repeated(names):
+            return names
+    return [path.strip("/").replace("/", "_") for path in paths]
+
+
+def _accepted(plane: RoiSeries) -> np.ndarray | None:
+    """Return the curator's choice, bool of shape (N,), or None where there is none."""
+    for name in _ACCEPTED:
+        values = column(plane.table, name)
+        if values is not None and values.dtype.kind in "biuf" and values.ndim <= 2 and values.size:
+            # suite2p's iscell has a second column, the probability.
+            return values.reshape(len(values), -1)[plane.rows, 0] > 0
+    return None
+
+
+def _recording(
+    plane: RoiSeries,
+    suffix: str,
+    kept: np.ndarray,
+    accepted: np.ndarray | None,
+    source: Source,
+    facts: Facts,
+    trace_kind: str | None,
+) -> Recording:
+    inside = "dff" if neurodata_type(plane.group.parent) == "DfOverF" else None
+    kind = checked_trace_kind(trace_kind, inside, source.file)
+    clock = read_clock(plane, facts.sampling_rate)
+    centroids, unit, notes = _positions(plane, kept, facts.um_per_pixel)
+    traces = read_traces(plane, kept)
+    return Recording(
+        traces=traces,
+        sampling_rate=clock.sampling_rate,
+        roi_ids=tuple(str(roi) for roi in plane.roi_ids[kept]),
+        centroids=centroids,
+        coordinate_unit=unit,
+        trace_kind=kind,
+        accepted=None if accepted is None else accepted[kept],
+        modality=_modality(plane.group.file),
+        segment_starts=clock.segment_starts,
+        source={
+            "file": source.file,
+            "format": "nwb",
+            "series": plane.path,
+            "rois": plane.num_rois,
+            "accepted_rois": None if accepted is None else int(accepted.sum()),
+            "sampling_rate_from": clock.from_,
+            "um_per_pixel": facts.um_per_pixel,
+            "sha256": digest(traces, centroids),
+            "notes": [*clock.notes, *notes],
+        },
+        **_identity(plane, suffix, source, facts),
+    )
+
+
+def _positions(
+    plane: RoiSeries, kept: np.ndarray, um_per_pixel: float | None
+) -> tuple[np.ndarray | None, str | None, list[str]]:
+    pixels = mask_centroids(plane.table, plane.rows[kept])
+    if pixels is None:
+        return None, None, []
+    empty = np.isnan(pixels).any(axis=1).sum()
+    notes = [f"{empty} of {len(pixels)} ROIs have a mask of zeros and so no position"] if empty else []
+    spacing = None if um_per_pixel else grid_of(plane.table).spacing_um
+    if spacing is not None:
+        return (*scaled_centroids(pixels * spacing, "um", None), notes)
+    return (*scaled_centroids(pixels, "px", um_per_pixel), notes)
+
+
+def _identity(plane: RoiSeries, suffix: str, source: Source, facts: Facts) -> dict[str, Any]:
+    file, imaged = plane.group.file, imaging_plane(plane.table)
+    inside = Facts(
+        subject=read_text(file, "general/subject/subject_id"),
+        session=read_text(file, "general/session_id"),
+        indicator=imaged and read_text(imaged, "indicator"),
+        brain_area=imaged and read_text(imaged, "location"),
+    )
+    stated = identity(source, facts.or_else(inside))
+    if suffix:
+        number = re.search(r"[0-9]{1,9}$", suffix)
+        stated["recording_id"] += f"_{suffix}"
+        stated["field"] = int(number[0]) if number else stated["field"]
+    return stated
+
+
+def _modality(file: h5py.File) -> str | None:
+    """Return "simulated" for the files that the simulator writes; others do not say in one place."""
+    return SIMULATED if (read_text(file, "session_description") or "").startswith(f"{SIMULATED}:") else None
+
+
+NWB = Reader(find_nwb, read_nwb, frozenset({"trace_kind", "series", "all_rois"}))
