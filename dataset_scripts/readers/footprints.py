@@ -44,11 +44,13 @@ def image_centroids(images: Iterable[np.ndarray]) -> np.ndarray:
         a footprint without weight.
 
     Raises:
-        ValueError: If weights are not finite.
+        ValueError: If weights are not finite, or no numbers.
     """
     centroids = []
     for image in images:
-        # NaN is not above 0, and would go unseen.
+        if image.dtype.kind not in "biuf":
+            raise ValueError(f"expected numbers in footprints, got {image.dtype}")
+        # NaN is not 0 either, and is found below.
         y, x = np.nonzero(image)
         centroids.append(_centroid(x, y, image[y, x]))
     return np.reshape(centroids, (-1, 2)).astype(np.float64)

@@ -18,7 +18,7 @@ import scipy.io
 import scipy.sparse
 from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 
-from .hdf5 import child, open_hdf5, plain_errors, read_blocks, read_numbers
+from .hdf5 import child, holds_numbers, open_hdf5, plain_errors, read_blocks, read_numbers
 from .source import cannot_read
 
 _STRUCT, _OLD_OBJECT, _OPAQUE = 2, 3, 17
@@ -220,6 +220,8 @@ def _value(item: h5py.Group | h5py.Dataset, depth: int = 0) -> Any:
         return [_value(item.file[ref], depth + 1) for ref in read_numbers(item).ravel()]
     if _class(item) == "char":
         return "".join(map(chr, read_numbers(item).T.ravel()))
+    if not holds_numbers(item):
+        raise ValueError(f"{item.name} holds {item.dtype}, not numbers")
     if item.ndim == 3:
         # Slices of the third dimension lie one after the other, each turned like every matrix.
         return Stack(item.shape[::-1], (image.T for block in read_blocks(item) for image in block))

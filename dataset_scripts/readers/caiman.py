@@ -1,0 +1,206 @@
+"""Read what CaImAn's `CNMF.save` wrote: HDF5 with the groups `estimates` and `params`.
+
+CaImAn documents no format; it stores its objects attribute by attribute, sparse matrices as data, indices, indptr and
+shape by columns, tuples as arrays, and None as the text "NoneType" (`caiman/utils/utils.py`).
+"""
+
+import functools
+import operator
+from collections.abc import Iterator
+from pathlib import Path
+
+import h5py
+import numpy as np
+import scipy.sparse
+
+from ..metadata import Facts
+from ..recording import Recording
+from .footprints import column_centroids
+from .hdf5 import child, holds_numbers, open_hdf5, read_numbers, read_rows
+from .source import (
+    Found,
+    NothingUsable,
+    Reader,
+    Source,
+    cannot_read,
+    digest,
+    file_source,
+    files_with_suffix,
+    identity,
+    missing_rate,
+    scaled_centroids,
+)
+
+# `YrA` is what the model leaves over, so C + YrA is the fluorescence that it was fitted to.
+_TRACES = {"denoised": ("C",), "fluorescence": ("C", "YrA"), "dff": ("F_dff",), "deconvolved": ("S",)}
+_DEFAULT = "denoised"
+
+
+def find_caiman(root: Path) -> Found:
+    """Find the HDF5 files (`.hdf5`, `.h5`) at or below a path that hold CaImAn's estimates."""
+    sources, passed_over = [], []
+    for path in sorted(files_with_suffix(root, ".hdf5") + files_with_suffix(root, ".h5")):
+        source = file_source(path, root)
+        why = _why_not(path)
+        if why is None:
+            sources.append(source)
+        else:
+            passed_over.append((source.file, why))
+    return Found(sources, passed_over)
+
+
+def _why_not(path: Path) -> str | None:
+    try:
+        with open_hdf5(path) as file:
+            return None if child(file, "estimates", "C") is not None else "it holds no estimates as CaImAn saves them"
+    # Films are HDF5 too; one that is damaged need not end the import of something else.
+    except ValueError as error:
+        return str(error).removeprefix(f"{path}: ")
+
+
+def read_caiman(
+    source: Source, facts: Facts, *, trace_kind: str | None = None, all_rois: bool = False
+) -> Iterator[Recording]:
+    """Read one file.
+
+    Args:
+        source: The file.
+        facts: What is stated about it. A stated sampling rate wins over params.data.fr.
+        trace_kind: "denoised" (C, the default, which a note says), "fluorescence" (C + YrA), "dff" (F_dff) or
+            "deconvolved" (S).
+        all_rois: Keep the components that are not in idx_components too; `accepted` says which those are.
+
+    Raises:
+        ValueError: If the file is damaged, holds no such traces, its arrays do not fit together or there is no rate.
+    """
+    kind = trace_kind or _DEFAULT
+    if kind not in _TRACES:
+        raise ValueError(f"--trace-kind: expected {', '.join(_TRACES)} for CaImAn, got {kind!r}")
+    with open_hdf5(source.path) as file:
+        estimates = child(file, "estimates")
+        shape = _shape(estimates, _TRACES[kind], kind, source.file)
+        accepted = _accepted(estimates, shape[0], source.file)
+        rate = facts.sampling_rate or _number(child(file, "params", "data", "fr"))
+        if not 0 < rate < np.inf:
+            raise missing_rate(
+                source.file, "none in params.data.fr" if np.isnan(rate) else f"params.data.fr = {rate:g}"
+            )
+        kept = np.arange(shape[0]) if all_rois or accepted is None else np.flatnonzero(accepted)
+        if not len(kept):
+            raise NothingUsable(f"none of its {shape[0]} components is in idx_components")
+        traces = functools.reduce(operator.iadd, (read_rows(child(estimates, name), kept) for name in _TRACES[kind]))
+        pixels = _centroids(file, estimates, shape, source.file)
+    centroids, unit = (None, None) if pixels is None else scaled_centroids(pixels[kept], "px", facts.um_per_pixel)
+    yield Recording(
+        traces=traces,
+        sampling_rate=rate,
+        roi_ids=tuple(str(roi) for roi in kept),
+        centroids=centroids,
+        coordinate_unit=unit,
+        trace_kind=kind,
+        accepted=None if accepted is None else accepted[kept],
+        source={
+            "file": source.file,
+            "format": "caiman",
+            "rois": shape[0],
+            "accepted_rois": shape[0] if accepted is None else int(accepted.sum()),
+            "trace": " + ".join(f"estimates.{name}" for name in _TRACES[kind]),
+            "sampling_rate_from": "stated" if facts.sampling_rate else "params.data.fr",
+            "um_per_pixel": facts.um_per_pixel,
+            "sha256": digest(traces, centroids),
+            "notes": _notes(trace_kind, facts, accepted, pixels),
+        },
+        **identity(source, facts),
+    )
+
+
+def _notes(trace_kind: str | None, facts: Facts, accepted: np.ndarray | None, pixels: np.ndarray | None) -> list[str]:
+    said = {
+        "the traces are estimates.C, denoised by CaImAn's model; --trace-kind chooses others": trace_kind is None,
+        "the sampling rate is params.data.fr, which is 30 Hz where nobody told CaImAn": not facts.sampling_rate,
+        "idx_components is not set, so every component counts as accepted": accepted is None,
+        "footprints and image size are not both inside, so there are no positions": pixels is None,
+        "footprints without weight have no position": pixels is not None and np.isnan(pixels).any(),
+    }
+    return [note for note, holds in said.items() if holds]
+
+
+def _shape(estimates: h5py.Group, names: tuple[str, ...], kind: str, file: str) -> tuple[int, int]:
+    """Return the shape (N, T) that the traces have in common."""
+    shapes = {}
+    for name in names:
+        item = child(estimates, name)
+        if not holds_numbers(item) or item.ndim != 2:
+            got = f"shape {item.shape}" if holds_numbers(item) else "nothing"
+            raise ValueError(
+                f"{file}: expected estimates.{name} of shape (components, frames) for --trace-kind {kind}, got {got}; "
+                f"choose another trace kind: {', '.join(other for other in _TRACES if other != kind)}"
+            )
+        shapes[name] = item.shape
+    if len(set(shapes.values())) > 1:
+        raise ValueError(f"{file}: expected estimates.C and estimates.YrA of one shape, got {shapes}")
+    return shapes[names[0]]
+
+
+def _accepted(estimates: h5py.Group, components: int, file: str) -> np.ndarray | None:
+    """Return which components were accepted, bool of shape (N,); None where nobody judged them."""
+    item = child(estimates, "idx_components")
+    if not holds_numbers(item) or item.ndim != 1:
+        return None
+    accepted = np.zeros(components, dtype=bool)
+    indices = read_numbers(item)
+    whole = indices.astype(np.int64) if np.isfinite(indices).all() else np.array([-1])
+    # An empty list is stored as one of floats.
+    if len(indices) and ((whole != indices).any() or whole.min() < 0 or whole.max() >= components):
+        raise ValueError(
+            f"{file}: expected idx_components from 0 to {components - 1}, got others; save the file again in CaImAn"
+        )
+    accepted[whole] = True
+    return accepted
+
+
+def _centroids(file: h5py.File, estimates: h5py.Group, shape: tuple[int, int], name: str) -> np.ndarray | None:
+    """Return positions in pixels of all N components whose traces have the shape (N, T); None without footprints."""
+    footprints, size = _footprints(estimates, name), _image_size(file, estimates)
+    if footprints is None or size is None:
+        return None
+    if footprints.shape[1] != shape[0]:
+        turned = "; the traces look transposed" if footprints.shape[1] == shape[1] else ""
+        raise ValueError(
+            f"{name}: expected estimates.A with a column for each of {shape[0]} traces, got shape "
+            f"{footprints.shape}{turned}"
+        )
+    try:
+        return column_centroids(footprints, *size)
+    except ValueError as error:
+        raise cannot_read(name, "footprints in estimates.A", error) from error
+
+
+def _footprints(estimates: h5py.Group, name: str) -> np.ndarray | scipy.sparse.csc_array | None:
+    whole = child(estimates, "A")
+    if holds_numbers(whole) and whole.ndim == 2:
+        return read_numbers(whole)
+    parts = [child(estimates, "A", part) for part in ("data", "indices", "indptr", "shape")]
+    if not all(holds_numbers(part) for part in parts):
+        return None
+    data, indices, indptr, shape = map(read_numbers, parts)
+    try:
+        return scipy.sparse.csc_array((data, indices, indptr), shape=tuple(int(n) for n in shape))
+    # What does not fit together fails in SciPy in several ways.
+    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        raise cannot_read(name, "footprints in estimates.A", error) from error
+
+
+def _image_size(file: h5py.File, estimates: h5py.Group) -> tuple[int, int] | None:
+    """Return height and width; None where they are not stored, or there are three dimensions."""
+    for item in (child(file, "params", "data", "dims"), child(estimates, "dims")):
+        if holds_numbers(item) and item.shape == (2,):
+            return tuple(int(n) for n in read_numbers(item))
+    return None
+
+
+def _number(item: h5py.Group | h5py.Dataset | None) -> float:
+    return float(read_numbers(item).ravel()[0]) if holds_numbers(item) and item.size == 1 else np.nan
+
+
+CAIMAN = Reader(find_caiman, read_caiman, frozenset({"trace_kind", "all_rois"}))
