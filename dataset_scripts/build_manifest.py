@@ -85,7 +85,7 @@ def parse_manifest(text: bytes, folder: str | os.PathLike) -> dict[str, Any]:
         for step in manifest["steps"]:
             _check_types(step, _STEP_TYPES)
             _require(all(isinstance(entry, dict) and "why" in entry for entry in step["dropped"]))
-            _require(isinstance(step.get("origin", {}), dict))
+            _check_origin(step.get("origin", {}))
         for names in manifest["class_labels"].values():
             _require(isinstance(names, list) and all(isinstance(name, str) for name in names))
         for entry in manifest["files"]:
@@ -109,6 +109,12 @@ def _require(holds: bool) -> None:
 
 def _check_types(entry: Mapping[str, Any], types: Mapping[str, Any]) -> None:
     _require(all(isinstance(entry[name], kind) for name, kind in types.items()))
+
+
+def _check_origin(origin: Mapping[str, Any]) -> None:
+    _require(all(isinstance(origin.get(name, ""), str) for name in ("title", "licence", "licence_name")))
+    for name in ("citation", "changes"):
+        _require(isinstance(origin.get(name, []), list))
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:
@@ -248,7 +254,7 @@ def merge_class_labels(
     merged = {
         name: list(dict.fromkeys([*present.get(name, ()), *added.get(name, ())])) for name in {**present, **added}
     }
-    for name, names in sorted(merged.items()):
+    for name, names in merged.items():
         values = {entry["recording_id"]: entry["labels"].get(name) for entry in files if name in entry["labels"]}
         if not values:
             raise ValueError(f"expected class labels that recordings have, got {name!r}, which none has")
@@ -258,4 +264,4 @@ def merge_class_labels(
                     f"recording {recording!r}: expected label {name!r} among {some(names)}, got {value!r}; "
                     "name it among the classes or correct it"
                 )
-    return dict(sorted(merged.items()))
+    return merged

@@ -1,12 +1,15 @@
 """The dataset card (README.md) of a Parquet build, made from its manifest alone."""
 
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
+import pyarrow as pa
 from huggingface_hub import DatasetCardData
 
 from ..processing_neurt import MIN_NEURONS
+from .build_manifest import further_columns
+from .parquet_rows import LONG_COLUMNS, build_schema
 from .recording import SIMULATED, SPLITS
 from .wording import some, value_range
 
@@ -17,62 +20,150 @@ _COLUMNS = """\
 | `field` | int32, nullable | number of the imaging field or plane |
 | `roi_id` | string | the neuron, unique within its recording |
 | `unit_id` | int64, nullable | the neuron across recordings |
-| `trace` | list of float32 | activity, one value per frame; what it is says `trace_kind` |
+| `trace` | list of float32 | activity, one value per frame; what it is says `trace_kind`; not in `units` |
 | `sampling_rate` | float64 | frames per second (Hz) |
 | `x_um`, `y_um`, `z_um` | float32, nullable | position in µm |
 | `x_px`, `y_px` | float32, nullable | position in pixels, where only pixels are known |
 | `trace_kind` | string | fluorescence, dff, denoised, deconvolved or events |
 | `modality`, `brain_area`, `indicator` | string, nullable | how, where and with which indicator |
-| `segment_starts` | list of int32 | frames at which concatenated trials or bouts begin |
+| `segment_starts` | list of int32 | frames at which concatenated trials or bouts begin; not in `units` |
 | `accepted` | bool | the curator's choice |"""
+
+_USE = """\
+```python
+from datasets import load_dataset
+
+traces = load_dataset(folder)
+units = load_dataset(folder, "units")
+```"""
+
+_MARKUP = frozenset("\\`*_[]|~$#")
+_MOST_LEFT_OUT = 20
+_SIZES = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def render_card(manifest: Mapping[str, Any]) -> str:
-    """Return the card as Markdown with YAML front matter that names the splits that exist.
+    """Return the card as Markdown with YAML front matter that names the configurations, splits and features.
 
     Args:
-        manifest: What `write_build` is about to write: "steps" and "files".
+        manifest: What the build is about to have as its manifest.
     """
-    files = manifest["files"]
-    origin, warning = _origin(sum(entry["modality"] == SIMULATED for entry in files), len(files))
+    files, steps = manifest["files"], manifest["steps"]
+    title, warning = _title(files, _origins(steps))
     sections = [
-        f"---\n{_front_matter(files)}\n---",
-        f"# Neuronal activity, {origin}",
-        "One row is one neuron (ROI) of one recording, in the layout of NEuRT. Open it with "
-        f"`datasets.load_dataset(folder)`.{warning}",
+        f"---\n{_front_matter(manifest)}\n---",
+        f"# {title}",
+        "One row is one neuron (ROI) of one recording, in the layout of NEuRT. The configuration `traces` holds all "
+        f"columns, `units` the same rows without the traces.{warning}",
+        _USE,
         "## Contents\n\n" + _contents(files),
-        "## Columns\n\n" + _columns(files),
-        "## How it was made\n\n" + _steps(manifest["steps"]),
-        "## Licence\n\nNone is stated here: the licence of the recordings that it was made from applies.",
+        "## Columns\n\n" + _columns(files, manifest["class_labels"]),
+        "## How it was made\n\n" + _steps(steps) + f"\n\nThe layout is format {manifest['format']} of NEuRT builds; "
+        "`manifest.json` has the SHA-256 of every file.",
+        *_changes(_origins(steps)),
+        "## Licence\n\n" + _licence(steps),
+        *_citations(_origins(steps)),
     ]
     return "\n\n".join(sections) + "\n"
 
 
-def _origin(simulated: int, recordings: int) -> tuple[str, str]:
+def _origins(steps: Iterable[Mapping[str, Any]]) -> list[Mapping[str, Any]]:
+    """Return the origins that are stated, each once, in order."""
+    origins: list[Mapping[str, Any]] = []
+    for step in steps:
+        if step.get("origin") and step["origin"] not in origins:
+            origins.append(step["origin"])
+    return origins
+
+
+def _title(files: Sequence[Mapping[str, Any]], origins: Sequence[Mapping[str, Any]]) -> tuple[str, str]:
     """Say in the title and in a sentence where the recordings come from."""
-    if not simulated:
-        return "recorded with calcium imaging", ""
-    if simulated == recordings:
-        return "simulated", " **All recordings here are simulated.**"
-    return "partly simulated", f" **{simulated} of {recordings} recordings here are simulated.**"
+    simulated = sum(entry["modality"] == SIMULATED for entry in files)
+    if simulated == len(files):
+        return "Neuronal activity, simulated", " **All recordings here are simulated.**"
+    if simulated:
+        warning = f" **{simulated} of {len(files)} recordings here are simulated.**"
+        return "Neuronal activity, partly simulated", warning
+    titles = [origin["title"] for origin in origins if "title" in origin]
+    return _text(titles[0]) if len(titles) == 1 else "Neuronal activity, recorded with calcium imaging", ""
 
 
-def _front_matter(files: Sequence[Mapping[str, Any]]) -> str:
-    splits = [split for split in SPLITS if any(e["split"] == split for e in files)]
-    data_files = [{"split": split, "path": f"data/{split}/*.parquet"} for split in splits]
-    configs = [{"config_name": "traces", "default": True, "data_files": data_files}]
-    return DatasetCardData(tags=["calcium-imaging", "neuroscience"], configs=configs).to_yaml().strip()
+def _front_matter(manifest: Mapping[str, Any]) -> str:
+    splits = [unit["split"] for unit in manifest["units"]]
+    folders = {"traces": "data/{}/*.parquet", "units": "units/{}.parquet"}
+    configs = [
+        {
+            "config_name": name,
+            **({"default": True} if name == "traces" else {}),
+            "data_files": [{"split": split, "path": path.format(split)} for split in splits],
+        }
+        for name, path in folders.items()
+    ]
+    infos = [_dataset_info("traces", manifest, manifest["files"]), _dataset_info("units", manifest, manifest["units"])]
+    tags = ["calcium-imaging", "neuroscience"]
+    licences = {step.get("origin", {}).get("licence") for step in manifest["steps"]}
+    card = DatasetCardData(
+        license=licences.pop() if len(licences) == 1 else None, tags=tags, configs=configs, dataset_info=infos
+    )
+    return card.to_yaml().strip()
+
+
+def _dataset_info(name: str, manifest: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Return what the Hub and `datasets` want to know of a configuration; `parts` are its files."""
+    splits = []
+    for split in SPLITS:
+        part = [entry for entry in parts if entry["split"] == split]
+        if part:
+            size, rows = (sum(entry[key] for entry in part) for key in ("uncompressed_bytes", "neurons"))
+            splits.append({"name": split, "num_bytes": size, "num_examples": rows})
+    features = _features(*further_columns(manifest["files"]), manifest["class_labels"])
+    return {
+        "config_name": name,
+        "features": [f for f in features if name == "traces" or f["name"] not in LONG_COLUMNS],
+        "splits": splits,
+        "download_size": sum(entry["bytes"] for entry in parts),
+        "dataset_size": sum(split["num_bytes"] for split in splits),
+    }
+
+
+def _features(
+    columns: Mapping[str, str], labels: Sequence[str], class_labels: Mapping[str, Sequence[str]]
+) -> list[dict[str, Any]]:
+    """Return the features as `datasets` writes them in YAML.
+
+    A class label stands as text in the files, where every tool understands it; what is said here turns it into a
+    ClassLabel when `datasets` reads it.
+    """
+    features = []
+    for field in build_schema(columns, labels):
+        if field.name in class_labels:
+            names = {str(number): name for number, name in enumerate(class_labels[field.name])}
+            features.append({"name": field.name, "dtype": {"class_label": {"names": names}}})
+        elif pa.types.is_list(field.type):
+            features.append({"name": field.name, "list": _type_name(field.type.value_type)})
+        else:
+            features.append({"name": field.name, "dtype": _type_name(field.type)})
+    return features
+
+
+def _type_name(kind: pa.DataType) -> str:
+    return {"float": "float32", "double": "float64"}.get(str(kind), str(kind))
 
 
 def _contents(files: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| split | recordings | subjects | neurons | with positions | frames | Hz |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- |")
-    for split in sorted({entry["split"] for entry in files}):
+    lines = ["| split | recordings | subjects | neurons | with positions | frames | Hz | size |"]
+    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    for split in SPLITS:
         part = [entry for entry in files if entry["split"] == split]
+        if not part:
+            continue
         subjects = len({entry["subject_id"] for entry in part})
-        neurons, placed = (sum(entry[key] for entry in part) for key in ("neurons", "neurons_with_positions"))
+        neurons, placed, size = (
+            sum(entry[key] for entry in part) for key in ("neurons", "neurons_with_positions", "bytes")
+        )
         frames, rates = (value_range(entry[key] for entry in part) for key in ("frames", "sampling_rate"))
-        lines.append(f"| {split} | {len(part)} | {subjects} | {neurons} | {placed} | {frames} | {rates} |")
+        cells = (split, len(part), subjects, neurons, placed, frames, rates, _size(size))
+        lines.append(f"| {' | '.join(map(str, cells))} |")
     few = some([_text(entry["recording_id"]) for entry in files if not entry["neighbour_channels"]])
     if few:
         why = f"With fewer than {MIN_NEURONS} accepted neurons with positions, so without neighbour channels"
@@ -80,15 +171,22 @@ def _contents(files: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _columns(files: Sequence[Mapping[str, Any]]) -> str:
-    values: dict[str, set[str]] = {}
-    for entry in files:
-        for name, value in entry["labels"].items():
-            values.setdefault(name, set()).update(set() if value is None else {value})
-    rows = [
-        f"| `{name}` | string, nullable | label: {some(list(map(_text, sorted(found))))} |"
-        for name, found in sorted(values.items())
-    ]
+def _size(number: int) -> str:
+    """Return "12.3 MB" for a number of bytes."""
+    power = min((len(str(number)) - 1) // 3, len(_SIZES) - 1)
+    return f"{number / 1000**power:.1f} {_SIZES[power]}"
+
+
+def _columns(files: Sequence[Mapping[str, Any]], class_labels: Mapping[str, Sequence[str]]) -> str:
+    columns, labels = further_columns(files)
+    rows = [f"| `{name}` | {kind}, nullable | of each neuron |" for name, kind in columns.items()]
+    for name in labels:
+        if name in class_labels:
+            kind, values = "class label", [f"{i} = {_text(value)}" for i, value in enumerate(class_labels[name])]
+        else:
+            found = {entry["labels"].get(name) for entry in files} - {None}
+            kind, values = "string", [_text(value) for value in sorted(found)]
+        rows.append(f"| `{name}` | {kind}, nullable | label: {some(values)} |")
     return "\n".join([_COLUMNS, *rows])
 
 
@@ -96,14 +194,46 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     lines = []
     for step in steps:
         parameters = ", ".join(f"{name} = {value}" for name, value in step["parameters"].items())
-        lines.append(f"- {_text(step['builder'])} {step['version']} ({_text(parameters)})")
+        lines.append(f"- {_text(step['builder'])}, neurt {_text(step['version'])} ({_text(parameters)})")
+        dropped = step["dropped"]
         lines += [
-            f"  - left out: {_text(entry.get('recording_id'))}: {_text(entry['why'])}" for entry in step["dropped"]
+            f"  - left out: {_text(entry.get('recording_id'))}: {_text(entry['why'])}"
+            for entry in dropped[:_MOST_LEFT_OUT]
         ]
+        if len(dropped) > _MOST_LEFT_OUT:
+            lines.append(f"  - left out: {len(dropped) - _MOST_LEFT_OUT} more, see `manifest.json`")
     return "\n".join(lines)
 
 
+def _changes(origins: Sequence[Mapping[str, Any]]) -> list[str]:
+    changes = [change for origin in origins for change in origin.get("changes", ())]
+    return ["## Changes from the source\n\n" + _bullets(changes)] if changes else []
+
+
+def _licence(steps: Sequence[Mapping[str, Any]]) -> str:
+    lines = []
+    for origin in _origins(steps):
+        if "licence" in origin:
+            of = f"{_text(origin['title'])}: " if "title" in origin else ""
+            lines.append(f"- {of}{_text(origin.get('licence_name', origin['licence']))}")
+    unstated = sum(len(step["recordings"]) for step in steps if "licence" not in step.get("origin", {}))
+    if not lines:
+        return "None is stated here: the licence of the recordings that it was made from applies."
+    if unstated:
+        lines.append(f"- The other recordings ({unstated}): none is stated here, that of their source applies")
+    return "\n".join(lines)
+
+
+def _citations(origins: Sequence[Mapping[str, Any]]) -> list[str]:
+    citations = [citation for origin in origins for citation in origin.get("citation", ())]
+    return ["## Citation\n\n" + _bullets(citations)] if citations else []
+
+
+def _bullets(texts: Iterable[Any]) -> str:
+    return "\n".join(f"- {_text(text)}" for text in texts)
+
+
 def _text(value: Any) -> str:
-    """Show text from outside as text: no HTML, no Markdown link or table border, no second line."""
-    plain = html.escape(" ".join(str(value).split()))
-    return "".join(f"\\{letter}" if letter in "\\`*_[]|~" else letter for letter in plain)
+    """Show text from outside as text: no HTML, no Markdown, no table border, no second line, nothing invisible."""
+    plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(str(value).split()))
+    return "".join(f"\\{letter}" if letter in _MARKUP else html.escape(letter, quote=False) for letter in plain)

@@ -82,7 +82,7 @@ def test_datasets_opens_a_build_with_the_splits_that_exist(tmp_path):
     opened = datasets.load_dataset(str(tmp_path / "build"), cache_dir=str(tmp_path / "cache"))
     assert {name: len(rows) for name, rows in opened.items()} == {"train": 3, "test": 3}
     assert opened["test"]["cage"][:] == ["1"] * 3 and opened["train"]["cage"][:] == [None] * 3
-    assert datasets.get_dataset_config_names(str(tmp_path / "build")) == ["traces"]
+    assert datasets.get_dataset_config_names(str(tmp_path / "build")) == ["traces", "units"]
 
 
 def test_the_same_recordings_give_the_same_bytes(tmp_path):
