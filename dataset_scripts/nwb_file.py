@@ -225,7 +225,7 @@ def read_clock(series: RoiSeries, stated: float | None = None) -> Clock:
     if not stated and not inside:
         raise Refused(f"{where}: expected timestamps or a rate in Hz, found neither; state the sampling rate")
     if stated and inside and not np.isclose(stated, inside, rtol=0.01):
-        notes += (f"{from_} is not the stated sampling rate, which was used",)
+        notes += (f"the stated sampling rate was used, not that of {from_}",)
     return Clock(stated or inside, "stated" if stated else from_, starts, notes)
 
 
