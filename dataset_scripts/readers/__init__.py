@@ -1,5 +1,7 @@
 """Readers: one per file format. To add one, write its `find` and `read` and name it in `READERS`."""
 
+import os
+from collections.abc import Iterable
 from pathlib import Path
 
 from .arrays import NPZ
@@ -23,12 +25,13 @@ READERS: dict[str, Reader] = {
 _PLAIN = ("npz", "csv")
 
 
-def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
+def detect(path: Path, format: str = "auto", tables: Iterable[str | os.PathLike] = ()) -> tuple[str, Found]:
     """Find what can be read at or below a path.
 
     Args:
         path: A file or folder.
         format: A name in `READERS`, or "auto" for the one format that is there.
+        tables: Files that are known to be no recordings, though they may lie there.
 
     Returns:
         The name of the format, and what its reader found.
@@ -44,9 +47,10 @@ def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
     path = path.absolute()
     names = READERS if format == "auto" else [format]
     found = {name: READERS[name].find(path) for name in names}
-    claimed = {file for each in found.values() for file in each.claimed}
+    claimed = {file.resolve() for each in found.values() for file in each.claimed}
+    claimed |= {Path(table).resolve() for table in tables}
     for name in found.keys() & set(_PLAIN):
-        found[name] = _without(found[name], claimed)
+        found[name] = _without(found[name], claimed, path if path.is_dir() else path.parent)
     readable = [name for name in found if found[name].sources]
     if len(readable) == 1:
         return readable[0], found[readable[0]]
@@ -58,6 +62,8 @@ def detect(path: Path, format: str = "auto") -> tuple[str, Found]:
     raise ValueError(f"{path}: expected recordings as {', '.join(names)}, found none{hint}")
 
 
-def _without(found: Found, claimed: set[Path]) -> Found:
-    """Leave the files that are parts of a recording in another format."""
-    return found._replace(sources=[source for source in found.sources if source.path not in claimed])
+def _without(found: Found, claimed: set[Path], folder: Path) -> Found:
+    """Leave the files that are parts of a recording in another format, or tables about recordings."""
+    sources = [source for source in found.sources if source.path.resolve() not in claimed]
+    passed_over = [(file, why) for file, why in found.passed_over if (folder / file).resolve() not in claimed]
+    return found._replace(sources=sources, passed_over=passed_over)
