@@ -31,6 +31,7 @@ app = typer.Typer(
 
 app.command()(data.simulate)
 app.command("import")(data.import_)
+app.command()(data.build_microns)
 app.command()(training.pretrain)
 app.command()(training.finetune)
 app.command()(training.evaluate)

@@ -7,11 +7,15 @@ from typing import Annotated
 
 import typer
 
+from ..dataset_scripts.readers import READERS
 from .options import chosen
 
 _in_study = functools.partial(typer.Option, rich_help_panel="Study (simulated)")
 _in_recording = functools.partial(typer.Option, rich_help_panel="Recordings (simulated)")
 _in_effect = functools.partial(typer.Option, rich_help_panel="Planted effect")
+_in_statement = functools.partial(typer.Option, rich_help_panel="What files do not say")
+_in_reading = functools.partial(typer.Option, rich_help_panel="Reading")
+_in_preparation = functools.partial(typer.Option, rich_help_panel="Preparation (none by default)")
 
 
 def simulate(
@@ -57,46 +61,107 @@ def simulate(
 
 
 def import_(
-    path: Annotated[Path, typer.Argument(help="A file, or a folder that is searched: suite2p output, .npz or .csv.")],
+    path: Annotated[Path, typer.Argument(help="A file, or a folder that is searched.")],
     output: Annotated[Path, typer.Option(help="The build (a folder): new, or one to add to.")],
-    file_format: Annotated[str, typer.Option("--format", help="auto, suite2p, npz or csv.")] = "auto",
     metadata: Annotated[
-        Path | None, typer.Option(help="recordings.csv: one row per file; wins over the flags.")
+        Path | None, _in_statement(help="recordings.csv: one row per file; wins over the flags.")
     ] = None,
-    sampling_rate: Annotated[float | None, typer.Option(help="Frames per second (Hz), wins over the files.")] = None,
-    um_per_pixel: Annotated[float | None, typer.Option(help="Edge of a pixel in µm; without it pixels stay.")] = None,
-    subject: Annotated[str | None, typer.Option(help="The animal, if it is one for all files.")] = None,
-    positions: Annotated[str | None, typer.Option(help="CSV of positions beside a CSV recording.")] = None,
+    labels: Annotated[
+        Path | None, _in_statement(help="Table of labels with a column subject or recording; they become classes.")
+    ] = None,
+    sampling_rate: Annotated[float | None, _in_statement(help="Frames per second (Hz), wins over the files.")] = None,
+    um_per_pixel: Annotated[float | None, _in_statement(help="Edge of a pixel in µm; without it pixels stay.")] = None,
+    subject: Annotated[str | None, _in_statement(help="The animal, if it is one for all files.")] = None,
+    positions: Annotated[str | None, _in_statement(help="CSV of positions beside a CSV recording.")] = None,
+    file_format: Annotated[str, _in_reading("--format", help=f"auto, {', '.join(READERS)}.")] = "auto",
     trace_kind: Annotated[
         str | None,
-        typer.Option(
-            help="suite2p: dff or fluorescence, how to make the traces. Arrays: what they are, fluorescence, dff, "
-            "denoised, deconvolved or events.",
+        _in_reading(
+            help="fluorescence, dff, denoised, deconvolved or events: which traces to take where a file holds several, "
+            "what they are where it cannot say.",
             show_default="dff for suite2p",
         ),
     ] = None,
+    series: Annotated[str | None, _in_reading(help="Which series of an NWB file, where it holds several.")] = None,
     neuropil_coefficient: Annotated[
-        float | None, typer.Option(help="Share of the neuropil to subtract; suite2p only.", show_default="0.7")
+        float | None, _in_reading(help="Share of the neuropil to subtract; suite2p only.", show_default="0.7")
     ] = None,
-    all_rois: Annotated[bool, typer.Option("--all-rois", help="Keep rejected ROIs too; suite2p only.")] = False,
+    all_rois: Annotated[
+        bool, _in_reading("--all-rois", help="Keep ROIs that a curator rejected, with accepted = false.")
+    ] = False,
+    nan: Annotated[
+        str,
+        _in_preparation(
+            help="NaN and infinite values: refuse; interpolate, a straight line across gaps up to --max-gap; or drop, "
+            "which leaves out neurons with any."
+        ),
+    ] = "refuse",
+    max_gap: Annotated[float | None, _in_preparation(help="Longest gap to interpolate, in seconds.")] = None,
+    dff_window: Annotated[
+        float | None,
+        _in_preparation(help="Make dF/F of fluorescence; F0 is a running percentile over this many seconds."),
+    ] = None,
+    dff_percentile: Annotated[
+        float | None, _in_preparation(help="That percentile, 0 to 100.", show_default="10")
+    ] = None,
+    resample_to: Annotated[
+        float | None,
+        _in_preparation(help="New frame rate (Hz), low-pass filtered; of events and deconvolved traces, sums."),
+    ] = None,
 ) -> None:
     """Import recordings into a Parquet build, which datasets.load_dataset opens and neurt trains on.
 
-    NaN or infinite frames end the import. With under five placed neurons a recording is kept but gives no windows.
+    NaN or infinite values end the import unless --nan says otherwise. With under five placed neurons a recording is
+    kept but gives no windows.
     """
+    flags = locals()
     from ..dataset_scripts.import_recordings import import_recordings
+    from ..dataset_scripts.preparation import Preparation
 
-    summary = import_recordings(
-        path,
-        output,
-        format=file_format,
-        metadata=metadata,
-        sampling_rate=sampling_rate,
-        um_per_pixel=um_per_pixel,
-        subject=subject,
-        positions=positions,
-        trace_kind=trace_kind,
-        neuropil_coefficient=neuropil_coefficient,
-        all_rois=all_rois,
-    )
+    preparation = chosen(Preparation, flags)
+    as_they_are = {name: value for name, value in flags.items() if name not in vars(preparation)}
+    summary = import_recordings(format=as_they_are.pop("file_format"), preparation=preparation, **as_they_are)
     print(summary)
+
+
+def build_microns(
+    source: Annotated[
+        str, typer.Argument(help="Folder of NWB files, one file, an http(s) URL of one, or dandi:000402@VERSION.")
+    ],
+    output: Annotated[Path, typer.Option(help="The build (a folder): new, or one to add to.")],
+    scans: Annotated[
+        str | None,
+        typer.Option(help="Which, as in 4-7,5-6 (session-scan).", show_default="the consortium's selection of 14"),
+    ] = None,
+    masks: Annotated[str, typer.Option(help="soma, or all: artifacts too, with accepted = false.")] = "soma",
+    scan_units: Annotated[
+        Path | None, typer.Option(help="ScanUnit table as CSV or Parquet, for unit_id; the pickle is not opened.")
+    ] = None,
+    jobs: Annotated[int, typer.Option(help="Processes; each holds one field, some hundred MB.")] = 1,
+    scheduler: Annotated[
+        str | None,
+        typer.Option(
+            help="Address of a Dask scheduler, as in tcp://host:8786. Its workers need neurt, the same SOURCE and the "
+            "same file system around the output."
+        ),
+    ] = None,
+) -> None:
+    """Build the MICrONS functional traces (DANDI 000402) from NWB files; movies are never read.
+
+    Fields are kept in a hidden folder beside the output, .NAME.fields, with what was read of remote files, until all
+    are there: the same command continues a build that was stopped, and ends with the same bytes.
+    """
+    from ..dataset_scripts.build_microns import build_microns
+    from ..dataset_scripts.microns_files import parse_scans
+
+    print(
+        build_microns(
+            source,
+            output,
+            scans=parse_scans(scans),
+            masks=masks,
+            scan_units=scan_units,
+            jobs=jobs,
+            scheduler=scheduler,
+        )
+    )

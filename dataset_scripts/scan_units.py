@@ -4,6 +4,7 @@ Columns `session, scan_idx, field, mask_id, unit_id`, whole numbers, one row per
 unit_id is unique within its scan only: the same number in another scan is another neuron.
 """
 
+import hashlib
 import os
 from collections.abc import Mapping
 from pathlib import Path
@@ -24,9 +25,13 @@ class ScanUnits:
 
     Args:
         table: The five columns as int64.
+
+    Attributes:
+        sha256: Digest of the table, the same for CSV and Parquet and any order of rows.
     """
 
     def __init__(self, table: pd.DataFrame):
+        self.sha256 = hashlib.sha256(table.sort_values(_COLUMNS)[_COLUMNS].to_numpy(np.int64).tobytes()).hexdigest()
         self._by_field = {key: rows for key, rows in table.groupby(_MASK[:-1])}
 
     def of(self, session: int, scan: int, field: int) -> Mapping[int, int]:

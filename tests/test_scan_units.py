@@ -46,6 +46,13 @@ def test_a_mask_is_found_by_session_scan_and_field(tmp_path, name):
     assert units.of(5, 7, 1) == {}
 
 
+def test_the_digest_is_of_the_rows_and_not_of_the_container(tmp_path):
+    csv = read_scan_units(save(ROWS, tmp_path / "ScanUnit.csv"))
+    parquet = read_scan_units(save(ROWS[::-1], tmp_path / "ScanUnit.parquet"))
+    other = read_scan_units(save(ROWS.assign(unit_id=[11, 12, 13, 14]), tmp_path / "ScanUnit.csv"))
+    assert csv.sha256 == parquet.sha256 != other.sha256
+
+
 @pytest.mark.parametrize("name", ["ScanUnit.csv", "ScanUnit.parquet"])
 def test_ids_may_be_the_index_of_the_table(tmp_path, name):
     table = ROWS.set_index(["session", "scan_idx", "unit_id"])
