@@ -1,6 +1,10 @@
-"""A map-style data set of windows, cut from recordings by a processor."""
+"""The windows that a recording gives, and a map-style data set of those of many recordings held in memory.
 
-from collections.abc import Iterable, Mapping
+`window_streams` gives the same windows from a build, as data sets of the `datasets` library.
+"""
+
+import dataclasses
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -9,6 +13,129 @@ from torch.utils.data import Dataset
 from ..processing_neurt import NeurtProcessor, make_window, window_bounds
 from ..splits import label_of
 from .recording import Recording
+
+
+class NoWindows(ValueError):
+    """A recording gives no windows; the message says why."""
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class RecordingWindows:
+    """The windows of one recording, neuron by neuron.
+
+    Args:
+        channels: float32 (N, T, 5), NaN where absent.
+        neurons: Rows of `channels` that give windows, int64.
+        bounds: First frame and end of each neuron's windows.
+        roi_ids: One for each row of `channels`.
+        window_length: Frames in a window; shorter ones are padded.
+        with_absent: Whether windows say which channels are absent.
+        shared: What all windows carry: `sampling_rate` (Hz), `recording_id`, `subject_id`, maybe `labels`.
+        dropped: The number of neurons left out for each reason.
+    """
+
+    channels: np.ndarray
+    neurons: np.ndarray
+    bounds: Sequence[tuple[int, int]]
+    roi_ids: Sequence[str]
+    window_length: int
+    with_absent: bool
+    shared: Mapping[str, Any]
+    dropped: Mapping[str, int]
+
+    def __len__(self) -> int:
+        return len(self.neurons) * len(self.bounds)
+
+    def __getitem__(self, row: int) -> dict[str, Any]:
+        """One window: `make_window`'s arrays, where it comes from, and `labels` for classification."""
+        neuron = int(self.neurons[row // len(self.bounds)])
+        first, end = self.bounds[row % len(self.bounds)]
+        window = make_window(self.channels[neuron], first, end, self.window_length)
+        if not self.with_absent:
+            del window["bool_masked_pos"]
+        where = {"roi_id": self.roi_ids[neuron], "neuron_index": neuron, "start_frame": first}
+        return {**window, **self.shared, **where}
+
+    @property
+    def num_padded(self) -> int:
+        """Windows shorter than `window_length`."""
+        return len(self.neurons) * sum(end - first < self.window_length for first, end in self.bounds)
+
+    @property
+    def unused_frames(self) -> int:
+        """Frames in no window: ends of segments too short for one, and what a long stride leaves out."""
+        unused = np.ones(self.channels.shape[1], dtype=bool)
+        for first, end in self.bounds:
+            unused[first:end] = False
+        return int(unused.sum())
+
+
+def cut_windows(
+    recording: Recording,
+    processor: NeurtProcessor,
+    *,
+    label: str | None = None,
+    label2id: Mapping[str, int] | None = None,
+    missing_neighbours: str = "error",
+) -> RecordingWindows:
+    """Compute a recording's channels and say which windows it gives; arguments as for `WindowDataset`.
+
+    Raises:
+        NoWindows: If it gives none.
+        ValueError: If it lacks the label.
+    """
+    rejected = int((~recording.accepted).sum())
+    try:
+        recording = recording.accepted_neurons()
+        channels, dropped = processor.channels_and_dropped(
+            recording.traces, recording.centroids, recording.coordinate_unit, missing_neighbours
+        )
+    except ValueError as error:
+        raise NoWindows(str(error)) from error
+    bounds = window_bounds(
+        recording.num_frames, recording.segment_starts, processor.window_length, processor.window_stride
+    )
+    if not bounds:
+        raise NoWindows("no segment is long enough for a window")
+    processor.check_expectations(recording.sampling_rate, recording.trace_kind)
+    counts = {"rejected by the curator": rejected, **{reason: len(rows) for reason, rows in dropped.items()}}
+    return RecordingWindows(
+        channels=channels,
+        neurons=np.flatnonzero(~np.isnan(channels[:, 0, 0])),
+        bounds=bounds,
+        roi_ids=recording.roi_ids,
+        window_length=processor.window_length,
+        with_absent=missing_neighbours == "mask",
+        shared=_shared(recording, label, label2id),
+        dropped={reason: count for reason, count in counts.items() if count},
+    )
+
+
+def _shared(recording: Recording, label: str | None, label2id: Mapping[str, int] | None) -> dict[str, Any]:
+    shared = {
+        "sampling_rate": np.float32(recording.sampling_rate),
+        "recording_id": recording.recording_id,
+        "subject_id": recording.subject_id,
+    }
+    if label is not None:
+        shared["labels"] = _class_id(recording, label, label2id)
+    return shared
+
+
+def _class_id(recording: Recording, label: str, label2id: Mapping[str, int]) -> int:
+    value = label_of(recording, label)
+    if value not in label2id:
+        raise ValueError(
+            f"recording {recording.recording_id!r}: expected label {label!r} among "
+            f"{', '.join(label2id)}, got {value!r}"
+        )
+    return label2id[value]
+
+
+def no_windows(skipped: Mapping[str, str]) -> ValueError:
+    """The error of a data set without any window, from why each recording gives none."""
+    reasons = "; ".join(f"{name}: {why}" for name, why in list(skipped.items())[:3])
+    return ValueError(f"expected recordings that give windows, got none ({reasons or 'no recordings at all'})")
 
 
 class WindowDataset(Dataset):
@@ -39,77 +166,30 @@ class WindowDataset(Dataset):
         label2id: Mapping[str, int] | None = None,
         missing_neighbours: str = "error",
     ):
-        self.window_length = processor.window_length
-        self.missing_neighbours = missing_neighbours
-        self.label, self.label2id = label, label2id
         self.epoch = 0
         self.skipped: dict[str, str] = {}
         self.dropped: dict[str, dict[str, int]] = {}
         self.unused_frames: dict[str, int] = {}
-        self._recordings: list[dict[str, Any]] = []
-        tables = [table for recording in recordings if (table := self._add(recording, processor)) is not None]
-        if not tables:
-            reasons = "; ".join(f"{name}: {why}" for name, why in list(self.skipped.items())[:3])
-            raise ValueError(f"expected recordings that give windows, got none ({reasons or 'no recordings at all'})")
-        # One row a window: recording, neuron, first frame, end.
-        self._windows = np.concatenate(tables)
-
-    def _add(self, recording: Recording, processor: NeurtProcessor) -> np.ndarray | None:
-        """Keep a recording's channels; returns its rows of the table of windows, None if it is skipped."""
-        rejected = int((~recording.accepted).sum())
-        try:
-            recording = recording.accepted_neurons()
-            channels, dropped = processor.channels_and_dropped(
-                recording.traces,
-                recording.centroids,
-                coordinate_unit=recording.coordinate_unit,
-                missing_neighbours=self.missing_neighbours,
-            )
-        except ValueError as error:
-            self.skipped[recording.recording_id] = str(error)
-            return None
-        bounds = window_bounds(
-            recording.num_frames, recording.segment_starts, processor.window_length, processor.window_stride
+        self._recordings: list[RecordingWindows] = []
+        options = {"label": label, "label2id": label2id, "missing_neighbours": missing_neighbours}
+        for recording in recordings:
+            try:
+                self._add(cut_windows(recording, processor, **options))
+            except NoWindows as reason:
+                self.skipped[recording.recording_id] = str(reason)
+        if not self._recordings:
+            raise no_windows(self.skipped)
+        # One row a window: recording, and which of its windows.
+        self._windows = np.concatenate(
+            [np.stack([np.full(len(cut), i), np.arange(len(cut))], 1) for i, cut in enumerate(self._recordings)]
         )
-        if not bounds:
-            self.skipped[recording.recording_id] = "no segment is long enough for a window"
-            return None
-        counts = {"rejected by the curator": rejected, **{reason: len(rows) for reason, rows in dropped.items()}}
-        if any(counts.values()):
-            self.dropped[recording.recording_id] = {reason: count for reason, count in counts.items() if count}
-        unused = np.ones(recording.num_frames, dtype=bool)
-        for first, end in bounds:
-            unused[first:end] = False
-        self.unused_frames[recording.recording_id] = int(unused.sum())
-        neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
-        table = np.empty((len(neurons) * len(bounds), 4), dtype=np.int64)
-        table[:, 0] = len(self._recordings)
-        table[:, 1] = np.repeat(neurons, len(bounds))
-        table[:, 2:] = np.tile(bounds, (len(neurons), 1))
-        processor.check_expectations(recording.sampling_rate, recording.trace_kind)
-        self._recordings.append(self._describe(recording, channels))
-        return table
 
-    def _describe(self, recording: Recording, channels: np.ndarray) -> dict[str, Any]:
-        description = {
-            "channels": channels,
-            "roi_ids": recording.roi_ids,
-            "recording_id": recording.recording_id,
-            "subject_id": recording.subject_id,
-            "sampling_rate": np.float32(recording.sampling_rate),
-        }
-        if self.label is not None:
-            description["labels"] = self._class_id(recording)
-        return description
-
-    def _class_id(self, recording: Recording) -> int:
-        value = label_of(recording, self.label)
-        if value not in self.label2id:
-            raise ValueError(
-                f"recording {recording.recording_id!r}: expected label {self.label!r} among "
-                f"{', '.join(self.label2id)}, got {value!r}"
-            )
-        return self.label2id[value]
+    def _add(self, windows: RecordingWindows):
+        recording_id = windows.shared["recording_id"]
+        if windows.dropped:
+            self.dropped[recording_id] = dict(windows.dropped)
+        self.unused_frames[recording_id] = windows.unused_frames
+        self._recordings.append(windows)
 
     def set_epoch(self, epoch: int):
         """Number the pass over the data; masks are drawn anew for each.
@@ -120,38 +200,22 @@ class WindowDataset(Dataset):
 
     @property
     def recording_ids(self) -> list[str]:
-        return [recording["recording_id"] for recording in self._recordings]
+        return [windows.shared["recording_id"] for windows in self._recordings]
 
     @property
     def subject_ids(self) -> list[str]:
         """Sorted, each once."""
-        return sorted({recording["subject_id"] for recording in self._recordings})
+        return sorted({windows.shared["subject_id"] for windows in self._recordings})
 
     @property
     def num_padded_windows(self) -> int:
         """Windows shorter than `window_length`."""
-        return int((self._windows[:, 3] - self._windows[:, 2] < self.window_length).sum())
+        return sum(windows.num_padded for windows in self._recordings)
 
     def __len__(self) -> int:
         return len(self._windows)
 
     def __getitem__(self, index: int) -> dict[str, Any]:
-        """One window: `make_window`'s arrays, where it comes from, and `labels` for classification."""
-        recording_index, neuron, first, end = self._windows[index].tolist()
-        recording = self._recordings[recording_index]
-        window = make_window(recording["channels"][neuron], first, end, self.window_length)
-        if self.missing_neighbours == "error":
-            del window["bool_masked_pos"]
-        window |= {
-            "sampling_rate": recording["sampling_rate"],
-            "recording_id": recording["recording_id"],
-            "subject_id": recording["subject_id"],
-            "roi_id": recording["roi_ids"][neuron],
-            "neuron_index": neuron,
-            "start_frame": first,
-            "window_index": index,
-            "epoch": self.epoch,
-        }
-        if "labels" in recording:
-            window["labels"] = recording["labels"]
-        return window
+        """One window as `RecordingWindows` gives it, with its index and the epoch."""
+        recording, row = self._windows[index].tolist()
+        return {**self._recordings[recording][row], "window_index": index, "epoch": self.epoch}
