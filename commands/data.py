@@ -77,8 +77,8 @@ def import_(
     trace_kind: Annotated[
         str | None,
         _in_reading(
-            help="fluorescence, dff, denoised, deconvolved or events: which traces to take where a file holds several, "
-            "what they are where it cannot say.",
+            help="fluorescence, dff, denoised, deconvolved or events: which to take or make where there is a choice, "
+            "what the traces are where the file cannot say.",
             show_default="dff for suite2p",
         ),
     ] = None,
@@ -114,13 +114,25 @@ def import_(
     NaN or infinite values end the import unless --nan says otherwise. With under five placed neurons a recording is
     kept but gives no windows.
     """
-    flags = locals()
     from ..dataset_scripts.import_recordings import import_recordings
     from ..dataset_scripts.preparation import Preparation
 
-    preparation = chosen(Preparation, flags)
-    as_they_are = {name: value for name, value in flags.items() if name not in vars(preparation)}
-    summary = import_recordings(format=as_they_are.pop("file_format"), preparation=preparation, **as_they_are)
+    summary = import_recordings(
+        path,
+        output,
+        metadata=metadata,
+        labels=labels,
+        sampling_rate=sampling_rate,
+        um_per_pixel=um_per_pixel,
+        subject=subject,
+        positions=positions,
+        format=file_format,
+        trace_kind=trace_kind,
+        series=series,
+        neuropil_coefficient=neuropil_coefficient,
+        all_rois=all_rois,
+        preparation=Preparation(nan, max_gap, dff_window, dff_percentile, resample_to),
+    )
     print(summary)
 
 

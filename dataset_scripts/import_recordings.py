@@ -1,10 +1,10 @@
-"""Import recordings of any known format into a Parquet build: find, read, check, write, and say what was done."""
+"""Import recordings of any known format into a Parquet build: find, read, prepare, write, and say what was done."""
 
 import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,12 @@ import numpy as np
 from tqdm import tqdm
 
 from ..processing_neurt import MIN_FRAMES, MIN_NEURONS
+from .labels import LabelTable, check_all_labelled, read_labels, with_labels
 from .metadata import Facts, match_metadata, read_metadata
 from .parquet_build import BuildSummary, write_build
+from .preparation import Preparation, prepare
 from .readers import READERS, detect
-from .readers.source import NothingUsable, Source
+from .readers.source import NothingUsable, Source, identity
 from .recording import Recording
 from .wording import count, some, value_range
 
@@ -69,12 +71,15 @@ def import_recordings(
     positions: str | None = None,
     neuropil_coefficient: float | None = None,
     all_rois: bool = False,
+    series: str | None = None,
+    labels: str | os.PathLike | None = None,
+    preparation: Preparation | None = None,
 ) -> ImportSummary:
     """Import the recordings at or below a path into a Parquet build, or add them to it.
 
     What a row of `metadata` says about a file wins over the flags, and both win over what the file says itself.
 
-    NaN or infinite frames end the import with nothing written: to cut or fill them is for their owner to decide. A
+    NaN or infinite values end the import with nothing written, unless `preparation` says what to do with them. A
     recording with fewer than five neurons with positions is reported and the import goes on; it stands in the build,
     since own traces need no positions, and is passed over when windows with neighbour channels are made.
 
@@ -86,10 +91,13 @@ def import_recordings(
         sampling_rate: Frames per second (Hz) of every file without a row that says so.
         um_per_pixel: Edge of a pixel in µm; without it, positions in pixels stay in pixels.
         subject: The animal in every file without a row that says so.
-        trace_kind: What the traces are (arrays), or how to make them (suite2p: "dff" or "fluorescence").
+        trace_kind: Which traces to take or make where a file holds several; what they are where it cannot say.
         positions: CSV file of positions beside a CSV table.
         neuropil_coefficient: Share of the neuropil that is subtracted; suite2p only, 0.7 by default.
-        all_rois: Keep rejected ROIs too; suite2p only.
+        all_rois: Keep rejected ROIs too, where the format knows which those are.
+        series: Which series of an NWB file to read.
+        labels: A table of labels by subject or recording as `read_labels` reads it; they become classes.
+        preparation: What to do to the traces before they are written; nothing by default.
 
     Returns:
         What was written, left out and assumed.
@@ -97,26 +105,37 @@ def import_recordings(
     Raises:
         ValueError: On bad input, naming the file; nothing is written then.
     """
-    options = {"trace_kind": trace_kind, "neuropil_coefficient": neuropil_coefficient, "all_rois": all_rois or None}
+    preparation = preparation or Preparation()
+    options = {
+        "trace_kind": trace_kind,
+        "neuropil_coefficient": neuropil_coefficient,
+        "all_rois": all_rois or None,
+        "series": series,
+    }
     options = {name: value for name, value in options.items() if value is not None}
     flags = Facts(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel, subject=subject, positions=positions)
     _check_flags(flags)
-    format, found = detect(Path(path), format)
+    table = read_labels(labels) if labels else None
+    format, found = detect(Path(path), format, tables=[each for each in (metadata, labels) if each])
     _check_options(format, options, flags, found.sources)
     facts = _facts_by_file(found.sources, metadata, flags)
-    tables = {Path(metadata).name if metadata else None} | {fact.positions for fact in facts.values()}
-    dropped = [{"recording_id": file, "why": why} for file, why in found.passed_over if file not in tables]
+    positions_files = {fact.positions for fact in facts.values()}
+    dropped = [{"recording_id": file, "why": why} for file, why in found.passed_over if file not in positions_files]
     split: dict[str, str] = {}
-    recordings = _read_all(format, found.sources, facts, options, split, dropped)
+    recordings = _each_id_once(_read_all(format, found.sources, facts, options, split, dropped))
+    if table:
+        recordings = _labelled(recordings, table, [identity(each, facts[each.file]) for each in found.sources])
+    parameters = {"format": format, "sampling_rate": sampling_rate, "um_per_pixel": um_per_pixel, **options}
     build = write_build(
-        _usable(recordings, dropped),
+        _usable(recordings, preparation, dropped),
         output,
         split=split,
         builder="neurt import",
-        parameters={"format": format, "sampling_rate": sampling_rate, "um_per_pixel": um_per_pixel, **options},
+        parameters=parameters | preparation.parameters() | ({"labels_of_each": table.key} if table else {}),
         dropped=dropped,
+        class_labels=table.class_labels if table else None,
     )
-    return ImportSummary(format, build, tuple(dropped), tuple(_notes(build, facts)))
+    return ImportSummary(format, build, tuple(dropped), tuple(_notes(build, facts, all_rois)))
 
 
 def _check_flags(flags: Facts) -> None:
@@ -160,32 +179,74 @@ def _read_all(
             dropped.append({"recording_id": facts[source.file].recording or source.recording, "why": str(nothing)})
 
 
-def _usable(recordings: Iterator[Recording], dropped: list[dict[str, Any]]) -> Iterator[Recording]:
-    """Yield recordings without their constant traces; what is left out is appended to `dropped`."""
+def _each_id_once(recordings: Iterable[Recording]) -> Iterator[Recording]:
+    files: dict[str, str] = {}
+    for recording in recordings:
+        # Ids name files, and some file systems take upper and lower case for the same.
+        name, file = recording.recording_id.casefold(), recording.source["file"]
+        if name in files:
+            raise ValueError(
+                f"recording {recording.recording_id!r}: expected an id of its own for each recording, got it from "
+                f"{files[name]} and from {file}; name them in a column recording of --metadata"
+            )
+        files[name] = file
+        yield recording
+
+
+def _labelled(
+    recordings: Iterable[Recording], table: LabelTable, expected: list[Mapping[str, Any]]
+) -> Iterator[Recording]:
+    """Yield recordings with their labels; raises ValueError after the last one if any had none, or a row no one."""
+    keys = []
+    for recording in recordings:
+        keys.append(table.key_of(recording))
+        yield with_labels(recording, table)
+    # A row for a file of which no neuron could be used is no mistake.
+    check_all_labelled(table, keys, [each[f"{table.key}_id"] for each in expected])
+
+
+def _usable(
+    recordings: Iterable[Recording], preparation: Preparation, dropped: list[dict[str, Any]]
+) -> Iterator[Recording]:
+    """Yield recordings prepared and without constant traces; what is left out is appended to `dropped`."""
     for recording in recordings:
         if recording.num_frames < MIN_FRAMES:
             raise ValueError(
                 f"recording {recording.recording_id!r}: expected at least {MIN_FRAMES} frames, got "
                 f"{recording.num_frames}; leave it out (or, if one row is one neuron, transpose it)"
             )
-        constant = np.ptp(recording.traces, axis=1) == 0
+        constant = _constant(recording.traces)
         if constant.any():
             names = list(itertools.compress(recording.roi_ids, constant))
             why = f"{len(names)} of {recording.num_neurons} neurons have a constant trace: roi {some(names)}"
             dropped.append({"recording_id": recording.recording_id, "roi_ids": names, "why": why})
-        if not constant.all():
-            yield recording.only(~constant) if constant.any() else recording
+        if constant.all():
+            continue
+        try:
+            prepared, left_out = prepare(recording.only(~constant) if constant.any() else recording, preparation)
+        except NothingUsable as nothing:
+            dropped.append({"recording_id": recording.recording_id, "why": str(nothing)})
+            continue
+        dropped += left_out
+        yield prepared
 
 
-def _notes(build: BuildSummary, facts: Mapping[str, Facts]) -> Iterator[str]:
+def _constant(traces: np.ndarray) -> np.ndarray:
+    """Return which traces (N, T) are the same wherever they are a number."""
+    return np.fmin.reduce(traces, axis=1) == np.fmax.reduce(traces, axis=1)
+
+
+def _notes(build: BuildSummary, facts: Mapping[str, Facts], all_rois: bool) -> Iterator[str]:
     files = build.files
     sources = [entry["source"] for entry in files]
     for note, times in Counter(note for source in sources for note in source["notes"]).items():
         yield f"{note} ({times} of {count(len(files), 'recording')})"
-    rejected = sum(source["rois"] - source["accepted_rois"] for source in sources if source.get("accepted_rois"))
-    if rejected:
-        kept = "kept, with accepted = false" if not all(_accepted_only(entry) for entry in files) else "left out"
-        yield f"{rejected} of {sum(source['rois'] for source in sources)} ROIs are rejected in iscell: {kept}"
+    curated = [source for source in sources if source.get("accepted_rois") is not None]
+    if curated:
+        accepted, rois = (sum(source[key] for source in curated) for key in ("accepted_rois", "rois"))
+        others = "" if accepted == rois else f"; the others are {'kept as rejected' if all_rois else 'left out'}"
+        yield f"{accepted} of {rois} ROIs are accepted by their curator{others}"
+    yield from _preparation_notes(files)
     unstated = [e for e in files if facts[e["source"]["file"]].subject is None and e["subject_id"] == e["session_id"]]
     if unstated:
         yield f"no subject is stated for {count(len(unstated), 'recording')}: each session counts as its own subject"
@@ -196,8 +257,22 @@ def _notes(build: BuildSummary, facts: Mapping[str, Facts]) -> Iterator[str]:
             yield f"subject {subject} stands in {' and '.join(splits)}: no score across them is one on a new animal"
 
 
-def _accepted_only(entry: Mapping[str, Any]) -> bool:
-    return entry["neurons"] <= (entry["source"]["accepted_rois"] or 0)
+def _preparation_notes(files: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    prepared = [entry["source"]["preparation"] | entry for entry in files if "preparation" in entry["source"]]
+    filled = [each for each in prepared if "gaps_filled" in each]
+    if filled:
+        gaps, neurons = (sum(each[key] for each in filled) for key in ("gaps_filled", "neurons_with_gaps"))
+        yield (
+            f"{count(gaps, 'gap')} of NaN or infinite values in {count(neurons, 'neuron')} of "
+            f"{count(len(filled), 'recording')} filled by straight lines, the longest "
+            f"{max(each['longest_gap_s'] for each in filled):g} s"
+        )
+    for dff, times in Counter(each["dff"] for each in prepared if "dff" in each).items():
+        yield f"dF/F made of {count(times, 'recording')}: {dff}"
+    resampled = [each for each in prepared if "resampled_from" in each]
+    if resampled:
+        before, after = (value_range(each[key] for each in resampled) for key in ("resampled_from", "sampling_rate"))
+        yield f"{count(len(resampled), 'recording')} resampled from {before} Hz to {after} Hz"
 
 
 def _position_notes(build: BuildSummary) -> Iterator[str]:

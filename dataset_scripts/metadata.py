@@ -12,7 +12,7 @@ import dataclasses
 import math
 import os
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any
 
 from .recording import SPLITS
@@ -20,7 +20,7 @@ from .wording import repeated, some
 
 _TEXTS = ("recording", "subject", "session", "indicator", "brain_area", "positions")
 _NUMBERS = ("sampling_rate", "um_per_pixel")
-_KNOWN = ("file", *_TEXTS, *_NUMBERS, "field", "split")
+KNOWN_COLUMNS = ("file", *_TEXTS, *_NUMBERS, "field", "split")
 
 
 @dataclasses.dataclass(frozen=True)
@@ -69,7 +69,7 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Facts]:
     """
     facts: dict[str, Facts] = {}
     lines: dict[str, int] = {}
-    for line, row in _rows(path):
+    for line, row in read_table(path, "file"):
         where = f"{path}, line {line}"
         file = row["file"].replace("\\", "/").removeprefix("./").rstrip("/")
         if not file:
@@ -116,7 +116,16 @@ def _row_of(table: Mapping[str, Facts], file: str, files: list[str]) -> str | No
     return name
 
 
-def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
+def read_table(path: str | os.PathLike, *keys: str) -> list[tuple[int, dict[str, str]]]:
+    """Read a CSV table whose header names columns of a build, into (line number, cells by column name).
+
+    Args:
+        path: The table, in UTF-8. Empty lines and spaces around cells are left out.
+        *keys: Columns of which there must be exactly one.
+
+    Raises:
+        ValueError: If it is no such table; the line is named.
+    """
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
@@ -125,9 +134,9 @@ def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
         raise ValueError(f"{path}: expected a CSV table in UTF-8, got something else ({error})") from error
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:
-        raise ValueError(f"{path}: expected a header with a column file, got an empty table")
+        raise ValueError(f"{path}: expected a header with a column {' or '.join(keys)}, got an empty table")
     header = lines[0][1]
-    _check_header(path, header)
+    _check_header(path, header, keys)
     for number, cells in lines[1:]:
         if len(cells) != len(header):
             raise ValueError(
@@ -137,9 +146,11 @@ def _rows(path: str | os.PathLike) -> list[tuple[int, dict[str, str]]]:
     return [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
 
 
-def _check_header(path: str | os.PathLike, header: list[str]) -> None:
-    if "file" not in header:
-        raise ValueError(f"{path}: expected comma-separated columns, one of them file, got {', '.join(header)}")
+def _check_header(path: str | os.PathLike, header: list[str], keys: Sequence[str]) -> None:
+    if sum(name in keys for name in set(header)) != 1:
+        raise ValueError(
+            f"{path}: expected comma-separated columns, one of them {' or '.join(keys)}, got {', '.join(header)}"
+        )
     if repeated(header):
         raise ValueError(f"{path}: expected each column once, got {some(repeated(header))} more than once")
     for name in header:
@@ -154,7 +165,7 @@ def _facts(row: Mapping[str, str], where: str) -> Facts:
     values |= {name: _number(row.get(name), name, where) for name in _NUMBERS}
     if values["split"] not in (None, *SPLITS):
         raise ValueError(f"{where}: expected {', '.join(SPLITS)} or nothing in column split, got {values['split']!r}")
-    labels = {name: cell or None for name, cell in row.items() if name not in _KNOWN}
+    labels = {name: cell or None for name, cell in row.items() if name not in KNOWN_COLUMNS}
     return Facts(**values, field=_whole_number(row.get("field"), where), labels=labels)
 
 

@@ -103,7 +103,6 @@ def test_keys_that_are_not_read_are_named(tmp_path):
         ({"roi_ids": np.array(["a", "a", "b"])}, "unique roi_ids.*repeated a"),
         ({"traces": TRACES[0]}, "expected numbers of shape"),
         ({"traces": np.full((3, 40), "x")}, "expected numbers of shape"),
-        ({"traces": np.full((3, 40), 1e60)}, "NaN or infinite values in 3 of 3 neurons and 40 of 40 frames"),
         ({"centroids": np.zeros((3, 2))}, 'coordinate_unit "um" or "px".*--um-per-pixel'),
         ({"centroids": np.zeros((3, 2)), "coordinate_unit": "mm"}, "got 'mm'"),
         ({"centroids": np.zeros((3, 3)), "coordinate_unit": "um"}, r"centroids of shape \(neurons, 2\)"),
@@ -201,7 +200,6 @@ def test_positions_of_other_neurons_are_one_plain_line(tmp_path, positions, mess
     ("changes", "message"),
     [
         ({"edit": (7, "1.2,x,3")}, "got 'x' in column 'a', line 8"),
-        ({"edit": (7, "1.2,,3")}, "NaN or infinite values in 1 of 2 neurons and 1 of 40 frames"),
         ({"edit": (7, "1.2,1,2,3")}, "a CSV table"),
         ({"edit": (7, "0.1,1,2")}, "expected time_s to increase.*line 8"),
         ({"edit": (7, ",1,2")}, "expected time_s to increase.*line 8"),
@@ -217,6 +215,13 @@ def test_a_table_that_is_no_table_of_numbers_is_one_plain_line(tmp_path, changes
     with pytest.raises(ValueError, match=message) as error:
         read(path, trace_kind="dff")
     assert "\n" not in str(error.value)
+
+
+def test_values_that_are_missing_or_too_large_are_read_as_they_are(tmp_path):
+    (table,) = read(save_csv(tmp_path / "a.csv", edit=(7, "1.2,,3")), trace_kind="dff")
+    assert np.isnan(table.traces).nonzero() == (0, 6) and table.traces[1, 6] == 3
+    (archive,) = read(save_npz(tmp_path / "b.npz", traces=np.full((3, 40), 1e60)))
+    assert np.isinf(archive.traces).all()
 
 
 def test_a_table_of_times_alone_is_refused(tmp_path):
@@ -249,7 +254,7 @@ def test_nothing_to_read_is_one_plain_line(tmp_path):
         detect(tmp_path)
     with pytest.raises(ValueError, match="found nothing there"):
         detect(tmp_path / "absent")
-    with pytest.raises(ValueError, match="expected auto, suite2p, npz, csv, got 'nwb3'"):
+    with pytest.raises(ValueError, match=f"expected auto, {', '.join(READERS)}, got 'nwb3'"):
         detect(tmp_path, "nwb3")
     np.savez(tmp_path / "a.npz", speed=1)
     with pytest.raises(ValueError, match='it has no array "traces"'):

@@ -244,4 +244,4 @@ def test_the_real_suite2p_folder_needs_a_rate(tmp_path):
     with pytest.raises(ValueError, match="suite2p_plane0: expected a sampling rate"):
         import_recordings(REAL / "suite2p_plane0", tmp_path / "build")
     summary = import_recordings(REAL / "suite2p_plane0", tmp_path / "build", sampling_rate=30.0)
-    assert summary.build.num_neurons == 20 and "199 of 219 ROIs are rejected" in str(summary)
+    assert summary.build.num_neurons == 20 and "20 of 219 ROIs are accepted by their curator; the others are left out" in str(summary)

@@ -183,12 +183,16 @@ def test_movies_strung_together_begin_new_segments(tmp_path):
 
 
 @pytest.mark.parametrize("bad", [np.nan, np.inf])
-def test_bad_frames_are_counted_and_refused(tmp_path, bad):
-    F = plane_arrays()["F"]
-    F[2, 5:8] = bad
-    write_plane(tmp_path / "plane0", F=F)
-    with pytest.raises(ValueError, match="plane0.*1 of 2 neurons and 3 of 40 frames"):
-        list(read_suite2p(tmp_path / "plane0", RATE))
+def test_bad_frames_stay_and_the_baseline_is_that_of_the_others(tmp_path, bad):
+    arrays = plane_arrays()
+    arrays["F"][0, 35:] = bad
+    arrays["F"][2] = bad
+    write_plane(tmp_path / "plane0", **arrays)
+    (got,) = read_suite2p(tmp_path / "plane0", RATE)
+    # y of ROI 0 is 93 ... 127; its 10th percentile lies at index 3.4, but with infinite frames counted at 3.9.
+    f0 = 93 + (3.4 if np.isnan(bad) else 3.9)
+    np.testing.assert_allclose(got.traces[0, :35], (np.arange(93, 128) - f0) / f0, rtol=1e-4, atol=1e-6)
+    assert not np.isfinite(got.traces[0, 35:]).any() and not np.isfinite(got.traces[1]).any()
 
 
 def test_bad_frames_of_rejected_rois_do_not_matter(tmp_path):

@@ -25,7 +25,6 @@ from .source import (
     file_source,
     files_with_suffix,
     identity,
-    require_finite,
     scaled_centroids,
 )
 
@@ -64,7 +63,6 @@ def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     traces = _numbers(archive["traces"], f"{source.file}: traces")
     ids = {name: _vector(archive, name, kinds, source.file) for name, kinds in _VECTORS.items()}
     _require_neurons_first(traces, {**ids, "centroids": archive.get("centroids")}, source.file)
-    require_finite(traces, source.file)
     centroids, unit = _positions(archive, facts.um_per_pixel, source.file)
     ignored = sorted(set(archive) - _KEYS)
     yield Recording(

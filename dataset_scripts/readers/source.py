@@ -92,17 +92,6 @@ def identity(source: Source, facts: Facts) -> dict[str, Any]:
     }
 
 
-def require_finite(traces: np.ndarray, file: str) -> None:
-    """Raise ValueError where traces (N, T) hold NaN or infinite frames."""
-    bad = ~np.isfinite(traces)
-    if bad.any():
-        raise ValueError(
-            f"{file}: expected finite traces, got NaN or infinite values in {bad.any(axis=1).sum()} of {len(bad)} "
-            f"neurons and {bad.any(axis=0).sum()} of {bad.shape[1]} frames; cut these frames out or fill them, or "
-            "leave these neurons out, then import again"
-        )
-
-
 def digest(*arrays: np.ndarray | None) -> str:
     """Return the sha256 of arrays, their shapes and types: the same numbers in another container agree."""
     sha = hashlib.sha256()

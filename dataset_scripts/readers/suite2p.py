@@ -6,6 +6,7 @@ by default dF/F0 of that.
 
 import dataclasses
 import re
+import warnings
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -28,7 +29,6 @@ from .source import (
     files_with_suffix,
     identity,
     missing_rate,
-    require_finite,
     scaled_centroids,
 )
 
@@ -135,7 +135,7 @@ def read_plane(
         all_rois: Keep the ROIs that suite2p or its user rejected too; `accepted` says which those are.
 
     Raises:
-        ValueError: If a file is missing, damaged or of another shape, values are not finite, or there is no rate.
+        ValueError: If a file is missing, damaged or of another shape, or there is no rate.
     """
     if trace_kind not in _PREPARATION:
         raise ValueError(f"--trace-kind: expected {' or '.join(_PREPARATION)} for suite2p, got {trace_kind!r}")
@@ -149,9 +149,8 @@ def read_plane(
         raise NothingUsable(f"none of its {len(plane.F)} ROIs is accepted in iscell")
     F = np.asarray(plane.F[kept], dtype=np.float32)
     Fneu = np.asarray(plane.Fneu[kept], dtype=np.float32) if neuropil_coefficient > 0 else np.zeros((1, 1), np.float32)
-    require_finite(F, f"{source.file} (F)")
-    require_finite(Fneu, f"{source.file} (Fneu)")
-    corrected = F - np.float32(neuropil_coefficient) * Fneu
+    with np.errstate(invalid="ignore"):  # infinite less infinite
+        corrected = F - np.float32(neuropil_coefficient) * Fneu
     med = None if plane.med is None else plane.med[kept]
     centroids, unit = (None, None) if med is None else scaled_centroids(med[:, ::-1], "px", facts.um_per_pixel)
     yield Recording(
@@ -180,14 +179,17 @@ def read_plane(
 
 
 def _dff(corrected: np.ndarray, F: np.ndarray, file: str) -> np.ndarray:
-    f0 = np.percentile(corrected, 10, axis=1, keepdims=True)
-    f0 = np.maximum(f0, 0.1 * np.median(F, axis=1, keepdims=True))
+    # What is missing stays missing; the baseline is that of the frames that are there, NaN where there are none.
+    with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
+        f0 = np.nanpercentile(corrected, 10, axis=1, keepdims=True)
+        f0 = np.maximum(f0, 0.1 * np.nanmedian(F, axis=1, keepdims=True))
     if (f0 <= 0).any():
         raise ValueError(
             f"{file}: expected fluorescence above 0 to divide by, got a baseline at or below 0 in {(f0 <= 0).sum()} "
             f"of {len(f0)} neurons; pass --trace-kind fluorescence"
         )
-    return ((corrected - f0) / f0).astype(np.float32)
+    with np.errstate(invalid="ignore"):
+        return ((corrected - f0) / f0).astype(np.float32)
 
 
 def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, str, list[str]]:
@@ -215,10 +217,9 @@ def _segment_starts(plane: _Plane) -> tuple[int, ...]:
     counts = np.ravel(plane.ops.get("frames_per_folder", ()))
     if counts.dtype.kind not in "iuf":
         return (0,)
-    counts = counts.astype(int)
     if len(counts) < 2 or counts.sum() != plane.F.shape[1] or (counts <= 0).any():
         return (0,)
-    return (0, *np.cumsum(counts)[:-1].tolist())
+    return (0, *np.cumsum(counts.astype(int))[:-1].tolist())
 
 
 def _check_shapes(plane: _Plane, file: str, *, needs_neuropil: bool, needs_iscell: bool) -> None:

@@ -25,7 +25,6 @@ from .source import (
     files_with_suffix,
     identity,
     missing_rate,
-    require_finite,
     scaled_centroids,
 )
 
@@ -62,7 +61,6 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     if not neurons:
         raise ValueError(f"{source.file}: expected one column per neuron, got none beside {_TIME}")
     traces = np.ascontiguousarray(table[neurons].to_numpy(dtype=np.float32).T)
-    require_finite(traces, source.file)
     centroids, unit = None, None
     if facts.positions:
         positions = _read_positions(source.path.parent / facts.positions)
