@@ -38,6 +38,7 @@ def readable(where: str | os.PathLike) -> Iterator[None]:
 
 
 def place_of(found: h5py.Group) -> str:
+    """Return the file and the path in it, for messages."""
     return f"{found.file.filename}, {found.name}"
 
 
@@ -57,7 +58,9 @@ def member(group: h5py.Group, path: str, links: int = _MOST_LINKS) -> h5py.Group
         elif kind == h5py.h5l.TYPE_SOFT and links:
             found = member(found, found.id.links.get_val(part).decode(), links - 1)
         else:
-            raise Refused(f"{place_of(found)}: expected links within the file, got one that leaves it for {path}")
+            raise Refused(
+                f"{place_of(found)}: expected links within the file, got one that leaves it or leads in a circle at {path}"
+            )
     return found
 
 
@@ -72,12 +75,14 @@ def read_text(group: h5py.Group, path: str) -> str | None:
 
 
 def text_attribute(found: h5py.Group | h5py.Dataset, name: str) -> str | None:
+    """Return an attribute that is a text; None where there is none, or it is something else."""
     value = found.attrs.get(name)
     value = value.decode() if isinstance(value, bytes) else value
     return value if isinstance(value, str) else None
 
 
 def number_attribute(found: h5py.Dataset, name: str, default: float, where: str) -> float:
+    """Return an attribute that is a finite number; raise ValueError if it is something else."""
     value = found.attrs.get(name, default)
     if np.shape(value) != () or not np.isfinite(float(value)):
         raise Refused(f"{where}: expected a finite number as {name}, got {value}")
@@ -85,6 +90,11 @@ def number_attribute(found: h5py.Dataset, name: str, default: float, where: str)
 
 
 def find_array(group: h5py.Group, name: str, where: str) -> h5py.Dataset | None:
+    """Return an array below a group with nothing of it read, None where there is none.
+
+    Raises:
+        ValueError: If it is a group, its values are in another file, or its chunks are larger than 1 GiB.
+    """
     found = member(group, name)
     if found is None:
         return None
@@ -98,6 +108,7 @@ def find_array(group: h5py.Group, name: str, where: str) -> h5py.Dataset | None:
 
 
 def find_numbers(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
+    """Return an array of numbers as `find_array` does; raise ValueError where there is none."""
     found = find_array(group, name, where)
     if found is None:
         raise Refused(f"{where}: expected {name}, found none")
@@ -107,7 +118,7 @@ def find_numbers(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
 
 
 def read_array(group: h5py.Group, name: str, where: str) -> np.ndarray:
-    """Read a small array whole."""
+    """Read a small array of numbers or texts whole, texts as str; raise ValueError where there is none."""
     found = find_array(group, name, where)
     if found is None:
         raise Refused(f"{where}: expected {name}, found none")
@@ -120,7 +131,16 @@ def read_array(group: h5py.Group, name: str, where: str) -> np.ndarray:
 
 
 def require_stored(data: h5py.Dataset, itemsize: int, where: str) -> None:
-    """Refuse a large array that the file is too small to hold, however well it may be compressed."""
+    """Refuse a large array that the file is too small to hold, however well it may be compressed.
+
+    Args:
+        data: The array.
+        itemsize: Bytes of memory that each of its values will take.
+        where: What to call it in the message.
+
+    Raises:
+        ValueError: If its header promises more than there can be.
+    """
     promised = math.prod(data.shape) * itemsize
     if promised <= UNCHECKED_BYTES:
         return
