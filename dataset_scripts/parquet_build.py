@@ -199,13 +199,20 @@ def read_build(
         ValueError: If the folder is no build, a file is missing or damaged, or the build has no such split.
     """
     folder = Path(folder)
-    files = read_manifest(folder)["files"]
+    chosen = choose_files(read_manifest(folder), folder, split, subjects)
+    return (read_recording(folder / entry["path"], entry["source"]) for entry in chosen)
+
+
+def choose_files(
+    manifest: Mapping[str, Any], folder: str | os.PathLike, split: str | None, subjects: Sequence[str]
+) -> list[Mapping[str, Any]]:
+    """Return the entries of a manifest that `read_build` reads; raise ValueError if the build has no such split."""
+    files = manifest["files"]
     chosen = [entry for entry in files if split in (None, entry["split"])]
     if not chosen:
         known = ", ".join(sorted({entry["split"] for entry in files}))
         raise ValueError(f"{folder}: expected a split among {known}, got {split!r}")
-    chosen = [entry for entry in chosen if not subjects or entry["subject_id"] in subjects]
-    return (read_recording(folder / entry["path"], entry["source"]) for entry in chosen)
+    return [entry for entry in chosen if not subjects or entry["subject_id"] in subjects]
 
 
 @contextlib.contextmanager

@@ -210,7 +210,9 @@ def _joined(tables: Iterable[pa.Table]) -> Iterator[pa.Table]:
         yield pa.concat_tables(waiting)
 
 
-def read_recording(path: str | os.PathLike, source: Mapping[str, Any] | None = None) -> Recording:
+def read_recording(
+    path: str | os.PathLike, source: Mapping[str, Any] | None = None, content: bytes | None = None
+) -> Recording:
     """Read one file of a build.
 
     Columns and labels without any value are left out.
@@ -218,11 +220,12 @@ def read_recording(path: str | os.PathLike, source: Mapping[str, Any] | None = N
     Args:
         path: `data/{split}/{recording_id}.parquet`.
         source: What the manifest says of its origin.
+        content: The bytes of a file that is not on this machine; `path` then only names it.
 
     Raises:
         ValueError: If the file is missing, truncated, or not a recording.
     """
-    with _readable(path), pq.ParquetFile(path) as file:
+    with _readable(path), pq.ParquetFile(path if content is None else pa.BufferReader(content)) as file:
         schema = file.schema_arrow
         _check_schema(schema)
         rows = file.read([name for name in schema.names if name != "trace"])
