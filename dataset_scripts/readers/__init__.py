@@ -8,6 +8,7 @@ from .arrays import NPZ
 from .caiman import CAIMAN
 from .cnmfe import CNMFE
 from .extract import EXTRACT
+from .minian import MINIAN
 from .nwb import NWB
 from .source import Found, Reader
 from .suite2p import SUITE2P
@@ -15,6 +16,7 @@ from .tables import CSV
 
 READERS: dict[str, Reader] = {
     "suite2p": SUITE2P,
+    "minian": MINIAN,
     "caiman": CAIMAN,
     "cnmfe": CNMFE,
     "extract": EXTRACT,
