@@ -60,12 +60,14 @@ class Preparation:
         if self.nan not in NAN_POLICIES:
             raise ValueError(f"--nan: expected {', '.join(NAN_POLICIES[:-1])} or {NAN_POLICIES[-1]}, got {self.nan!r}")
         for name in ("max_gap", "dff_window", "resample_to"):
-            _require(name, getattr(self, name), 0 < (getattr(self, name) or 1) < np.inf, "a number above 0")
-        percentile = self.dff_percentile
-        _require("dff_percentile", percentile, 0 <= (percentile or 0) <= 100, "a number from 0 to 100")
+            value = getattr(self, name)
+            if value is not None and not 0 < value < np.inf:
+                raise ValueError(f"--{name.replace('_', '-')}: expected a number above 0, got {value:g}")
+        if not 0 <= self.percentile <= 100:
+            raise ValueError(f"--dff-percentile: expected a number from 0 to 100, got {self.dff_percentile:g}")
         if (self.nan == "interpolate") != (self.max_gap is not None):
             raise ValueError("--max-gap: expected together with --nan interpolate, got one without the other")
-        if percentile is not None and self.dff_window is None:
+        if self.dff_percentile is not None and self.dff_window is None:
             raise ValueError("--dff-percentile: expected together with --dff-window, got it alone")
 
     def parameters(self) -> dict[str, Any]:
@@ -78,11 +80,6 @@ class Preparation:
     @property
     def percentile(self) -> float:
         return DEFAULT_PERCENTILE if self.dff_percentile is None else self.dff_percentile
-
-
-def _require(name: str, value: float | None, valid: bool, expected: str) -> None:
-    if value is not None and not valid:
-        raise ValueError(f"--{name.replace('_', '-')}: expected {expected}, got {value:g}")
 
 
 def prepare(recording: Recording, preparation: Preparation) -> tuple[Recording, list[dict[str, Any]]]:
@@ -288,13 +285,15 @@ def _resample(recording: Recording, rate: float) -> tuple[Recording, dict[str, A
             f"{recording.num_frames} at {recording.sampling_rate:.6g} Hz, got {rate:g}; resample to more"
         )
     factor = _rational(ratio)
-    sums = recording.trace_kind in EVENT_KINDS
-    change = _sum_over_new_frames if sums else _filtered
+    if recording.trace_kind in EVENT_KINDS:
+        change, how = _sum_over_new_frames, "sums over new frames"
+    else:
+        change, how = _filtered, "low-pass filtered"
     parts = [change(recording.traces[:, first:end], factor) for first, end in _segments(recording)]
     starts = np.cumsum([0, *(part.shape[1] for part in parts[:-1])]).tolist()
     done = {
         "resampled_from": recording.sampling_rate,
-        "resampling": f"{'sums over new frames' if sums else 'low-pass filtered'}, {factor}",
+        "resampling": f"{how}, {factor.numerator}/{factor.denominator}",
         "relative_rate_error": round(float(factor) / ratio - 1, 12) + 0.0,
     }
     return dataclasses.replace(
