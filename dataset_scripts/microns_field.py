@@ -96,9 +96,7 @@ def field_jobs(scan: ScanFile, staging: Path, masks: str, units: ScanUnits | Non
     with open_scan(scan, _pieces(staging)) as file:
         inside = scan_inside(file)
         if inside not in (None, scan.scan):
-            raise ValueError(
-                f"{scan.file}: expected scan {scan.scan} as its name says, got {inside} inside; rename it"
-            )
+            raise ValueError(f"{scan.file}: expected scan {scan.scan} as in its name, got {inside} inside; rename it")
         found = [(path, re.search(r"\d{1,4}$", path)) for path in find_series(file, _FLUORESCENCE)]
     fields = {int(match[0]): path for path, match in found if match}
     if not fields or len(fields) != len(found):
