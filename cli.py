@@ -32,6 +32,7 @@ app = typer.Typer(
 app.command()(data.simulate)
 app.command("import")(data.import_)
 app.command()(data.build_microns)
+app.command()(data.inspect)
 app.command()(training.pretrain)
 app.command()(training.finetune)
 app.command()(training.evaluate)

@@ -1,4 +1,4 @@
-"""Commands that make or look at data: simulate, import."""
+"""Commands that make or look at data: simulate, import, build-microns, inspect."""
 
 import functools
 import sys
@@ -177,3 +177,43 @@ def build_microns(
             scheduler=scheduler,
         )
     )
+
+
+def inspect(
+    path: Annotated[Path, typer.Argument(help="A build, a file, or a folder that is searched.")],
+    output: Annotated[Path | None, typer.Option(help="PNG of one recording: traces, positions, noise.")] = None,
+    recording: Annotated[
+        str | None, typer.Option(help="The recording to draw.", show_default="the first with positions")
+    ] = None,
+    json: Annotated[Path | None, typer.Option(help="File for every measure and problem.")] = None,
+    radius: Annotated[float, typer.Option(help="Neurons closer than this are near.")] = 0.3,
+    radius_unit: Annotated[str, typer.Option(help="um, px, or quantile of distances.")] = "quantile",
+    metadata: Annotated[Path | None, _in_statement(help="recordings.csv, as for neurt import.")] = None,
+    sampling_rate: Annotated[float | None, _in_statement(help="Frames per second (Hz), wins over the files.")] = None,
+    um_per_pixel: Annotated[float | None, _in_statement(help="Edge of a pixel in µm; without it pixels stay.")] = None,
+    file_format: Annotated[str, _in_reading("--format", help=f"auto, {', '.join(READERS)}.")] = "auto",
+    trace_kind: Annotated[str | None, _in_reading(help="Which traces, or what they are, as for neurt import.")] = None,
+    series: Annotated[str | None, _in_reading(help="Which series of an NWB file, where it holds several.")] = None,
+) -> None:
+    """Say what is wrong with recordings and what to do about it, then what was measured, and draw one of them.
+
+    Nothing is changed. Builds say themselves what the flags under "What files do not say" and "Reading" say of files.
+    """
+    from ..dataset_scripts.inspect_recordings import inspect_recordings, write_json
+
+    inspection = inspect_recordings(
+        path,
+        format=file_format,
+        metadata=metadata,
+        sampling_rate=sampling_rate,
+        um_per_pixel=um_per_pixel,
+        trace_kind=trace_kind,
+        series=series,
+        radius=radius,
+        radius_unit=radius_unit,
+        figure=output,
+        recording=recording,
+    )
+    if json is not None:
+        write_json(inspection, json)
+    print(inspection)

@@ -1,0 +1,169 @@
+"""One recording in one picture: its traces, its neurons with one neighbourhood, and their noise levels."""
+
+import os
+import warnings
+
+import matplotlib
+import numpy as np
+from matplotlib.axes import Axes
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.patches import Circle
+from matplotlib.ticker import MaxNLocator
+
+from ..writing_aside import file_aside
+from .quality import Quality, known_median, positioned
+from .recording import Recording
+
+# Told apart without colour vision: by lightness in the raster, by shape and filling on the map.
+_NEAR, _FAR, _EXAMPLE, _MISSING = "#0072B2", "0.5", "#D55E00", "#56B4E9"
+_MOST_ROWS, _MOST_COLUMNS = 600, 1500
+_LEAST_Z, _MOST_Z = -1, 4
+
+
+def recording_figure(recording: Recording, quality: Quality) -> Figure:
+    """Draw the traces, the map of neurons with one neighbourhood, and the noise levels.
+
+    Args:
+        recording: The neurons that were measured.
+        quality: Their measures.
+    """
+    # Not pyplot: no global state, and the same picture whatever backend or style the user has set.
+    figure = Figure(figsize=(11, 6.2), layout="constrained", dpi=130)
+    FigureCanvasAgg(figure)
+    layout = [["raster", "map"], ["raster", "noise"]]
+    panels = figure.subplot_mosaic(layout, width_ratios=[1.9, 1], height_ratios=[1.7, 1])
+    _draw_raster(panels["raster"], recording)
+    _draw_map(panels["map"], recording, quality)
+    _draw_noise(panels["noise"], quality)
+    figure.suptitle(_title(quality))
+    return figure
+
+
+def save_figure(figure: Figure, path: str | os.PathLike) -> None:
+    """Write a figure as PNG, in the place of one that is there."""
+    with file_aside(path, replace=True) as aside:
+        figure.savefig(aside, format="png", metadata={"Software": None})
+
+
+def _title(quality: Quality) -> str:
+    # A dollar sign in an id would begin a formula.
+    name = quality.recording_id.replace("$", r"\$")
+    origin = "simulated, " if quality.simulated else ""
+    return (
+        f"{name}: {origin}{quality.neurons} neurons, {quality.duration:.4g} s at {quality.sampling_rate:.4g} Hz, "
+        f"{quality.trace_kind}"
+    )
+
+
+def _draw_raster(panel: Axes, recording: Recording) -> None:
+    rows = np.linspace(0, recording.num_neurons - 1, min(recording.num_neurons, _MOST_ROWS)).round().astype(int)
+    z = _binned(_standardised(recording.traces[rows]), _MOST_COLUMNS)
+    # White to black reads the same in print and without colour vision; missing frames stand out by hue.
+    shades = matplotlib.colormaps["Greys"].with_extremes(bad=_MISSING)
+    image = panel.imshow(
+        z[_by_first_component(z)],
+        aspect="auto",
+        interpolation="nearest",
+        cmap=shades,
+        vmin=_LEAST_Z,
+        vmax=_MOST_Z,
+        extent=(0, recording.num_frames / recording.sampling_rate, len(rows), 0),
+    )
+    panel.figure.colorbar(image, ax=panel, label="activity (z-score)", pad=0.01, shrink=0.5, extend="both")
+    borders = np.array(recording.segment_starts[1:]) / recording.sampling_rate
+    if len(borders):
+        # Above the traces, so as to hide none.
+        heights = np.full(len(borders), 1.01)
+        panel.plot(
+            borders, heights, "v", color=_EXAMPLE, markersize=3, clip_on=False, transform=panel.get_xaxis_transform()
+        )
+    some_of = f", {len(rows)} of {recording.num_neurons}" if len(rows) < recording.num_neurons else ""
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    panel.set(xlabel="time (s)", ylabel=f"neurons by first principal component{some_of}")
+    panel.set_title("Traces" + (", segments begin at ▾" if len(borders) else ""), loc="left", fontsize="medium")
+
+
+def _standardised(traces: np.ndarray) -> np.ndarray:
+    """Traces (N, T) with mean 0 and SD 1, in which NaN and infinite samples are NaN; a constant trace is 0."""
+    values = np.where(np.isfinite(traces), traces, np.nan).astype(np.float64)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", RuntimeWarning)  # neurons without a single frame
+        mean, spread = np.nanmean(values, axis=1, keepdims=True), np.nanstd(values, axis=1, keepdims=True)
+    return (values - mean) / np.where(spread > 0, spread, 1)
+
+
+def _binned(values: np.ndarray, columns: int) -> np.ndarray:
+    """Means over neighbouring frames, so that (N, T) becomes (N, at most `columns`); a bin with a NaN frame is NaN."""
+    frames = values.shape[1]
+    starts = np.arange(0, frames, -(-frames // columns))
+    return np.add.reduceat(values, starts, axis=1) / np.diff([*starts, frames])
+
+
+def _by_first_component(z: np.ndarray) -> np.ndarray:
+    """Order of the rows by their weight in the first principal component: what is active together lies together."""
+    return np.argsort(np.linalg.svd(np.nan_to_num(z), full_matrices=False)[0][:, 0], kind="stable")
+
+
+def _draw_map(panel: Axes, recording: Recording, quality: Quality) -> None:
+    if quality.distances is None:
+        return _leave_empty(panel, "Positions", "fewer than two neurons have one")
+    positions = recording.centroids[positioned(recording)].astype(np.float64)
+    # An example in the middle of the field: its circle is seen whole.
+    example = np.argmin(np.hypot(*(positions - np.median(positions, axis=0)).T))
+    away = np.hypot(*(positions - positions[example]).T)
+    radius, unit = quality.distances.radius, quality.unit
+    size = np.clip(4000 / len(positions), 6, 40)
+    near = np.zeros(len(positions), dtype=bool) if radius is None else away < radius
+    near[example] = False
+    far = ~near
+    far[example] = False
+    if radius is not None:
+        panel.add_patch(Circle(positions[example], radius, fill=False, edgecolor=_EXAMPLE, linewidth=1.2))
+    within = "" if radius is None else f" within {radius:.3g} {unit}"
+    panel.scatter(*positions[example], s=2 * size + 40, color=_EXAMPLE, marker="*", label="one neuron", zorder=3)
+    panel.scatter(*positions[near].T, s=size, color=_NEAR, label=f"{near.sum()} near{within}")
+    panel.scatter(
+        *positions[far].T, s=size, facecolors="none", edgecolors=_FAR, linewidths=0.8, label=f"{far.sum()} far"
+    )
+    panel.set_aspect("equal")
+    panel.invert_yaxis()  # as in an image
+    panel.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
+    # Above the map, where it hides no neuron.
+    panel.legend(
+        loc="lower left",
+        bbox_to_anchor=(0, 1),
+        ncols=3,
+        fontsize="small",
+        frameon=False,
+        columnspacing=0.8,
+        handletextpad=0.1,
+        borderaxespad=0,
+    )
+
+
+def _draw_noise(panel: Axes, quality: Quality) -> None:
+    levels = quality.noise[~np.isnan(quality.noise)]
+    if not len(levels):
+        return _leave_empty(panel, "Noise", "none to measure: most samples equal the one before")
+    # Logarithmic: one empty ROI may be a hundred times as noisy as the cells.
+    edges = np.geomspace(levels.min() / 1.05, levels.max() * 1.05, min(30, 6 + len(levels) // 4))
+    panel.hist(levels, bins=edges, color="0.7", edgecolor="white", linewidth=0.5)
+    panel.set_xscale("log")
+    ticks = np.geomspace(edges[0], edges[-1], 4)
+    panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
+    panel.minorticks_off()
+    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
+    median = known_median(quality.noise)
+    panel.axvline(median, color=_EXAMPLE, linewidth=1.5)
+    of = "ΔF/F" if quality.noise_is_absolute else "the trace's own SD"
+    panel.set(xlabel=f"noise level (% of {of} per √Hz)", ylabel="neurons")
+    some_of = f" of {len(levels)} of {quality.neurons} neurons" if len(levels) < quality.neurons else ""
+    panel.set_title(f"Noise{some_of}, median {median:.3g} %/√Hz", loc="left", fontsize="medium")
+    panel.spines[["top", "right"]].set_visible(False)
+
+
+def _leave_empty(panel: Axes, title: str, why: str) -> None:
+    panel.set_title(title, loc="left", fontsize="medium")
+    panel.text(0.5, 0.5, why, ha="center", va="center", color="0.35", transform=panel.transAxes)
+    panel.set(xticks=[], yticks=[])

@@ -1,0 +1,234 @@
+"""Look at recordings before anything is made of them: what is wrong, what was measured, and one picture."""
+
+import dataclasses
+import functools
+import json
+import math
+import os
+from collections import Counter
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import numpy as np
+from tqdm import tqdm
+
+from ..processing_neurt import MIN_NEURONS, NeurtProcessor
+from ..writing_aside import file_aside
+from .import_recordings import _check_flags, _check_options, _facts_by_file
+from .inspect_figure import recording_figure, save_figure
+from .inspect_table import measures_table
+from .metadata import Facts
+from .parquet_build import read_manifest
+from .parquet_rows import read_recording
+from .quality import Quality, measure
+from .quality_problems import Problem, group_problems, group_unreadable, problems_of
+from .readers import READERS, detect
+from .readers.source import Source
+from .recording import Recording
+from .wording import count, some
+
+
+@dataclasses.dataclass(frozen=True)
+class Inspection:
+    """What was seen.
+
+    Args:
+        format: The reader, or "build".
+        qualities: The measures of each recording that could be read.
+        unreadable: Why, for each file or recording of a build that could not be read, or not to its end.
+        problems: What is wrong with the recordings that were read, the worst first.
+        notes: What readers noted or left.
+        drawn: The recording_id in the figure; None without a figure.
+    """
+
+    format: str
+    qualities: tuple[Quality, ...]
+    unreadable: Mapping[str, str]
+    problems: tuple[Problem, ...]
+    notes: tuple[str, ...]
+    drawn: str | None
+
+    def __str__(self) -> str:
+        simulated = sum(quality.simulated for quality in self.qualities)
+        origin = f", {simulated} of them simulated" if simulated else ""
+        problems = group_unreadable(self.unreadable) + group_problems(self.problems, len(self.qualities))
+        lines = [
+            f"inspected {count(len(self.qualities), 'recording')} ({self.format}{origin})",
+            *([f"problem: {line}" for line in problems] or ["no problem found"]),
+            *(f"note: {note}" for note in self.notes),
+            "",
+            *measures_table(self.qualities),
+            *([f"drawn: {self.drawn}"] if self.drawn else []),
+        ]
+        return "\n".join(map(_printable, lines))
+
+    def as_json(self) -> dict[str, Any]:
+        """Every measure and problem as plain values, None where something could not be measured."""
+        return {
+            "format": self.format,
+            "unreadable": dict(self.unreadable),
+            "problems": [problem._asdict() for problem in self.problems],
+            "notes": list(self.notes),
+            "recordings": [_plain(dataclasses.asdict(quality)) for quality in self.qualities],
+        }
+
+
+class _Part(NamedTuple):
+    """Something to read, and its name in messages."""
+
+    name: str
+    read: Callable[[], Iterable[Recording]]
+
+
+def inspect_recordings(
+    path: str | os.PathLike,
+    *,
+    format: str = "auto",
+    metadata: str | os.PathLike | None = None,
+    sampling_rate: float | None = None,
+    um_per_pixel: float | None = None,
+    trace_kind: str | None = None,
+    series: str | None = None,
+    radius: float = 0.3,
+    radius_unit: str = "quantile",
+    figure: str | os.PathLike | None = None,
+    recording: str | None = None,
+) -> Inspection:
+    """Measure every recording of a build or of the files at or below a path, one in memory at a time.
+
+    A recording that cannot be read is a problem among the others.
+
+    Args:
+        path: A build, a file, or a folder of files.
+        format: A name in `READERS`, or "auto".
+        metadata: A table as `read_metadata` reads it.
+        sampling_rate: Frames per second (Hz) of every file without a row that says so.
+        um_per_pixel: Edge of a pixel in µm.
+        trace_kind: What the traces are or which to take, as for an import.
+        series: Which series to take, as for an import.
+        radius: Neurons closer than this are near; see the processor.
+        radius_unit: "um", "px" or "quantile".
+        figure: Where to write a picture of one recording (PNG).
+        recording: The recording_id to draw; by default the first with positions for neighbour channels, or the first.
+
+    Raises:
+        ValueError: On bad options, or if there is nothing that can be read.
+    """
+    NeurtProcessor(neighbour_radius=radius, radius_unit=radius_unit)  # refuses a radius that training would refuse
+    if recording is not None and figure is None:
+        raise ValueError(f"--recording: expected with --output, the picture of {recording!r}, got no --output")
+    flags = {"sampling_rate": sampling_rate, "um_per_pixel": um_per_pixel}
+    options = {"trace_kind": trace_kind, "series": series}
+    if (Path(path) / "manifest.json").is_file():
+        _refuse_beside_build({"metadata": metadata, **flags, **options})
+        format, parts, notes = "build", _parts_of_build(Path(path)), []
+    else:
+        format, found = detect(Path(path), format)
+        options = {name: value for name, value in options.items() if value is not None}
+        _check_flags(Facts(**flags))
+        _check_options(format, options, Facts(**flags), found.sources)
+        facts = _facts_by_file(found.sources, metadata, Facts(**flags))
+        parts = _parts_of_files(format, found.sources, facts, options)
+        notes = [f"left {file}: {why}" for file, why in found.passed_over]
+    measured, unreadable = _measure_all(parts, radius, radius_unit)
+    qualities = tuple(quality for _, quality in measured)
+    drawn = _chosen(measured, recording) if figure is not None else None
+    if drawn is not None:
+        part, quality = drawn
+        save_figure(recording_figure(_read_again(part, quality), quality), figure)
+    return Inspection(
+        format=format,
+        qualities=qualities,
+        unreadable=unreadable,
+        problems=tuple(problems_of(qualities)),
+        notes=(*_reader_notes(qualities), *notes),
+        drawn=drawn and drawn[1].recording_id,
+    )
+
+
+def write_json(inspection: Inspection, path: str | os.PathLike) -> None:
+    """Write `Inspection.as_json` to a file, in the place of one that is there."""
+    with file_aside(path, replace=True) as aside:
+        aside.write_text(json.dumps(inspection.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+
+
+def _refuse_beside_build(given: Mapping[str, Any]) -> None:
+    for name, value in given.items():
+        if value is not None:
+            raise ValueError(
+                f"--{name.replace('_', '-')}: expected only with files that are still to be imported, got a build, "
+                "which says it itself; leave the flag out"
+            )
+
+
+def _parts_of_build(folder: Path) -> list[_Part]:
+    return [
+        _Part(entry["recording_id"], functools.partial(_read_entry, folder / entry["path"], entry["source"]))
+        for entry in read_manifest(folder)["files"]
+    ]
+
+
+def _read_entry(path: Path, source: Mapping[str, Any]) -> Iterator[Recording]:
+    yield read_recording(path, source)
+
+
+def _parts_of_files(
+    format: str, sources: Sequence[Source], facts: Mapping[str, Facts], options: Mapping[str, Any]
+) -> list[_Part]:
+    read = functools.partial(READERS[format].read, **options)
+    return [_Part(source.file, functools.partial(read, source, facts[source.file])) for source in sources]
+
+
+def _measure_all(
+    parts: Sequence[_Part], radius: float, radius_unit: str
+) -> tuple[list[tuple[_Part, Quality]], dict[str, str]]:
+    """Measure every recording that can be read, and say of each part that cannot be why."""
+    measured, unreadable = [], {}
+    for part in tqdm(parts, desc="inspect", unit="file", disable=None):
+        try:
+            for recording in part.read():
+                measured.append((part, measure(recording, radius, radius_unit)))
+        except (ValueError, OSError) as error:
+            unreadable[part.name] = str(error).removeprefix(f"{part.name}: ")
+    if not measured:
+        lines = group_unreadable(unreadable) or ["expected at least one recording to inspect, got none"]
+        raise ValueError(lines[0])
+    return measured, unreadable
+
+
+def _chosen(measured: Sequence[tuple[_Part, Quality]], recording: str | None) -> tuple[_Part, Quality]:
+    """Return what to draw: the one asked for, else the first with positions for neighbour channels, else the first."""
+    if recording is None:
+        return next((one for one in measured if one[1].positioned >= MIN_NEURONS), measured[0])
+    for part, quality in measured:
+        if quality.recording_id == recording:
+            return part, quality
+    known = some([quality.recording_id for _, quality in measured])
+    raise ValueError(f"--recording: expected one of {known}, got {recording!r}")
+
+
+def _read_again(part: _Part, quality: Quality) -> Recording:
+    # Not kept since it was measured: then two recordings would be in memory while the others are read.
+    again = next(one for one in part.read() if one.recording_id == quality.recording_id)
+    return again.accepted_neurons()
+
+
+def _reader_notes(qualities: Sequence[Quality]) -> list[str]:
+    notes = Counter(note for quality in qualities for note in quality.notes)
+    return [f"{note} ({times} of {count(len(qualities), 'recording')})" for note, times in notes.items()]
+
+
+def _printable(line: str) -> str:
+    # Ids come from files of strangers, and a terminal obeys control characters.
+    return "".join(character if character.isprintable() else "?" for character in line)
+
+
+def _plain(value: Any) -> Any:
+    """Return measures as JSON knows them; NaN, which it does not, becomes None."""
+    if isinstance(value, dict):
+        return {name: _plain(item) for name, item in value.items()}
+    if isinstance(value, np.ndarray | list | tuple):
+        return [_plain(item) for item in value]
+    value = value.item() if isinstance(value, np.generic) else value
+    return None if isinstance(value, float) and not math.isfinite(value) else value
