@@ -8,6 +8,7 @@ from .arrays import NPZ
 from .caiman import CAIMAN
 from .cnmfe import CNMFE
 from .extract import EXTRACT
+from .inscopix import INSCOPIX
 from .minian import MINIAN
 from .nwb import NWB
 from .source import Found, Reader
@@ -17,6 +18,7 @@ from .tables import CSV
 READERS: dict[str, Reader] = {
     "suite2p": SUITE2P,
     "minian": MINIAN,
+    "inscopix": INSCOPIX,
     "caiman": CAIMAN,
     "cnmfe": CNMFE,
     "extract": EXTRACT,

@@ -16,7 +16,7 @@ _EMPTY = ["", " ", "nan", " nan", "NaN", " NaN", "NA", " NA"]
 
 
 def first_lines(path: Path, lines: int = 1) -> list[list[str]]:
-    """Return the cells of the first lines, without the spaces around them; fewer lines where there are fewer.
+    """Return the cells of the first lines, without the spaces around them; none of lines that are not there.
 
     Raises:
         ValueError: If they are no text in UTF-8, or a line is longer than 16 MiB.
@@ -26,10 +26,10 @@ def first_lines(path: Path, lines: int = 1) -> list[list[str]]:
     if len(max(texts, key=len)) == _LONGEST_LINE:
         raise cannot_read(path, _EXPECTED, ValueError("a line of more than 16 MiB"))
     try:
-        rows = csv.reader([text.decode("utf-8-sig") for text in texts if text])
-        return [[cell.strip() for cell in row] for row in rows]
+        rows = [[cell.strip() for cell in row] for row in csv.reader([text.decode("utf-8-sig") for text in texts])]
     except (UnicodeDecodeError, csv.Error) as error:
         raise cannot_read(path, _EXPECTED, error) from error
+    return rows + [[]] * (lines - len(rows))
 
 
 def read_columns(

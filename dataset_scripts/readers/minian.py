@@ -15,6 +15,7 @@ from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
 from .csv_columns import first_lines, read_columns
+from .frame_times import holes, rate_of, segment_starts
 from .source import Found, Reader, Source, below, digest, identity, missing_rate, scaled_centroids
 from .zarr_arrays import ZarrArray, is_complete, is_zarr_array, open_zarr, read_zarr, stored_chunks
 
@@ -33,7 +34,6 @@ _TIME_COLUMNS = {
     "unix_time": 1.0,
     "time_s": 1.0,
 }
-_MOST_IRREGULAR = 0.05
 
 
 def find_minian(root: Path) -> Found:
@@ -200,7 +200,7 @@ def _timestamps_file(source: Source) -> Path:
 
 def _times(path: Path, frames: np.ndarray, file: str) -> np.ndarray:
     """Return the time of each frame in seconds."""
-    header = [name.lower() for name in (first_lines(path) or [[]])[0]]
+    header = [name.lower() for name in first_lines(path)[0]]
     named = [name for name in header if name in _TIME_COLUMNS]
     if not named:
         raise missing_rate(file, f"no column of times that is known in {path.name} ({some(header)!r})")
@@ -221,28 +221,14 @@ def _clock(
     """Return the sampling rate in Hz and where segments start, which is after frames that are left out or lost."""
     if len(frames) < 2 or not (np.diff(frames) > 0).all():
         raise ValueError(f"{file}: expected two or more frames whose numbers increase, got others; save it again")
-    gaps = _gaps(np.diff(frames))
+    left_out = holes(np.diff(frames))
     if times is None:
-        return stated, _starts(gaps)
+        return stated, segment_starts(left_out)
     steps = np.diff(times)
     if (steps < 0).any():
         worst = int(np.argmin(steps))
         raise missing_rate(file, f"timestamps that go back by {-steps[worst]:.3g} s at frame {frames[worst + 1]:g}")
-    typical = np.median(steps[~gaps])
-    regular = ~gaps & (abs(steps - typical) <= typical / 2)
-    irregular = 1 - regular.sum() / (~gaps).sum()
-    if not typical > 0 or irregular > _MOST_IRREGULAR:
-        raise missing_rate(file, f"timestamps of which {irregular:.0%} are far from the usual {typical:.3g} s apart")
-    return 1 / float(steps[regular].mean()), _starts(gaps | _gaps(steps))
-
-
-def _gaps(steps: np.ndarray) -> np.ndarray:
-    # A step of more than one and a half frames is a lost frame or a new trial; nothing runs on across it.
-    return steps > 1.5 * np.median(steps)
-
-
-def _starts(gaps: np.ndarray) -> tuple[int, ...]:
-    return (0, *(np.flatnonzero(gaps) + 1).tolist())
+    return rate_of(steps[~left_out], file), segment_starts(left_out | holes(steps))
 
 
 MINIAN = Reader(find_minian, read_minian, frozenset({"trace_kind"}))
