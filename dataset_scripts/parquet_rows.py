@@ -64,9 +64,13 @@ _NEVER_NULL = (
     "segment_starts",
     "accepted",
 )
+_DAMAGE = (OSError, ValueError, LookupError, TypeError, MemoryError, RecursionError, pa.ArrowException)
 # The Hub's viewer reads whole row groups.
 _ROW_GROUP_BYTES = 4 * 2**20
 _UNITS_PER_ROW_GROUP = 20_000
+# A few bytes can stand for any number of equal values: no more than this on the word of a file, or, beyond it, no more
+# than this many times its size.
+_MOST_CLAIMED_BYTES, _MOST_COMPRESSION = 2**30, 4096
 # NumPy pads texts to the longest: one long text in a foreign file could ask for all memory.
 _MOST_TEXT_BYTES = 2**28
 
@@ -228,9 +232,11 @@ def read_recording(
     with _readable(path), pq.ParquetFile(path if content is None else pa.BufferReader(content)) as file:
         schema = file.schema_arrow
         _check_schema(schema)
+        size = os.path.getsize(path) if content is None else len(content)
+        _check_claim(file.metadata.num_rows, len(schema), "columns", size)
         rows = file.read([name for name in schema.names if name != "trace"])
         _check_rows(rows)
-        return _recording_of(rows, _read_traces(file, len(rows)), source or {})
+        return _recording_of(rows, _read_traces(file, len(rows), size), source or {})
 
 
 @contextlib.contextmanager
@@ -238,7 +244,7 @@ def _readable(path: str | os.PathLike) -> Iterator[None]:
     """Turn the many ways in which a damaged Parquet file fails into one plain line."""
     try:
         yield
-    except (OSError, ValueError, KeyError, IndexError, TypeError, MemoryError, pa.ArrowException) as error:
+    except _DAMAGE as error:
         reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise ValueError(
             f"{path}: expected a recording of a NEuRT build, got a file that cannot be read ({reason}); build it again"
@@ -256,6 +262,12 @@ def _check_schema(schema: pa.Schema) -> None:
             raise ValueError(f"column {field.name} is of type {field.type}")
 
 
+def _check_claim(rows: int, values: int, what: str, size: int) -> None:
+    """Refuse rows of this many values of four bytes that a file of this size can hardly hold."""
+    if 4 * rows * values > max(_MOST_CLAIMED_BYTES, _MOST_COMPRESSION * size):
+        raise ValueError(f"it claims {rows} rows of {values} {what} in {size} bytes")
+
+
 def _check_rows(rows: pa.Table) -> None:
     if not len(rows):
         raise ValueError("it has no rows")
@@ -266,12 +278,13 @@ def _check_rows(rows: pa.Table) -> None:
         raise ValueError("it holds rows of several recordings")
 
 
-def _read_traces(file: pq.ParquetFile, rows: int) -> np.ndarray:
+def _read_traces(file: pq.ParquetFile, rows: int, size: int) -> np.ndarray:
     """Read the traces (N, T) a row group at a time, which keeps the peak near the size of the result."""
     traces, row = None, 0
     for group in range(file.num_row_groups):
         block = _block(file.read_row_group(group, columns=["trace"])["trace"].combine_chunks())
         if traces is None:
+            _check_claim(rows, block.shape[1], "frames", size)
             traces = np.empty((rows, block.shape[1]), dtype=np.float32)
         traces[row : row + len(block)] = block
         row += len(block)
