@@ -110,6 +110,9 @@ def _loaded(path: Path, name: str) -> Any:
 
 
 def _plain(value: Any) -> Any:
+    # SciPy has nothing at all for a structure without fields.
+    if value is None:
+        return {}
     if isinstance(value, MatlabOpaque | MatlabObject | MatlabFunction):
         return Opaque(_class_name(value))
     if scipy.sparse.issparse(value):
