@@ -129,7 +129,8 @@ def read_table(path: str | os.PathLike, *keys: str) -> list[tuple[int, dict[str,
     try:
         with open(path, newline="", encoding="utf-8-sig") as file:
             reader = csv.reader(file)
-            lines = [(reader.line_num, [cell.strip() for cell in cells]) for cells in reader]
+            # A cell may run over lines; no id, label or message does.
+            lines = [(reader.line_num, [" ".join(cell.strip().splitlines()) for cell in cells]) for cells in reader]
     except (UnicodeDecodeError, csv.Error) as error:
         raise ValueError(f"{path}: expected a CSV table in UTF-8, got something else ({error})") from error
     lines = [(number, cells) for number, cells in lines if any(cells)]

@@ -10,6 +10,8 @@ from neurt import cli
 from neurt.dataset_scripts.import_recordings import import_recordings
 from neurt.dataset_scripts.metadata import Facts, match_metadata, read_metadata
 from neurt.dataset_scripts.parquet_build import read_build, read_manifest
+from neurt.dataset_scripts.preparation import Preparation
+from neurt.dataset_scripts.readers import READERS
 
 REAL = Path(os.environ.get("NEURT_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 
@@ -20,9 +22,17 @@ def save(path, neurons=6, frames=40, positions=6, edit=None, **changes):
         edit(traces)
     centroids = np.arange(2.0 * neurons).reshape(neurons, 2)
     centroids[positions:] = np.nan
-    arrays = {"traces": traces, "centroids": centroids, "coordinate_unit": "px", "sampling_rate": 5.0}
+    arrays = {"traces": traces, "centroids": centroids, "coordinate_unit": "px"}
     path.parent.mkdir(exist_ok=True)
-    np.savez(path, trace_kind="dff", **(arrays | changes))
+    np.savez(path, **(arrays | {"sampling_rate": 5.0, "trace_kind": "dff"} | changes))
+
+
+def lose(neurons, until, since=0):
+    """Return the edit that takes values away."""
+    return lambda traces: traces.__setitem__((neurons, slice(since, until)), np.nan)
+
+
+FILL, DROP = Preparation(nan="interpolate", max_gap=0.6), Preparation(nan="drop")
 
 
 def table(path, text):
@@ -124,7 +134,16 @@ def test_positions_of_a_table_come_by_flag_or_metadata(tmp_path):
     ("changes", "flags", "message"),
     [
         ({"frames": 31}, {}, "recording 'a': expected at least 32 frames, got 31"),
-        ({"edit": lambda t: t.__setitem__((2, slice(3)), np.nan)}, {}, "a.npz.*1 of 6 neurons and 3 of 40 frames"),
+        ({"edit": lose(2, 3)}, {}, r"'a' \(a.npz\).*1 of 6 neurons and 3 of 40 frames.*--nan interpolate.*--nan drop"),
+        ({"edit": lose(2, 3)}, {"preparation": FILL}, "0 longer gaps and 1 at the start or end of a segment"),
+        ({"edit": lose(slice(None), 3)}, {"preparation": DROP}, "a: 6 of 6 neurons hold NaN.*frames 0 to 2, counted"),
+        (
+            {},
+            {"preparation": Preparation(resample_to=3.0)},
+            "--resample-to to leave at least 32 frames of its 40",
+        ),
+        ({}, {"preparation": Preparation(dff_window=9.0)}, "expected fluorescence to make dF/F of, got dff"),
+        ({}, {"series": "Neuropil"}, "--series: expected only with.* got npz files"),
         ({"edit": lambda t: t.fill(1)}, {}, "expected at least one recording that can be used.*a: 6 of 6 neurons"),
         ({}, {"sampling_rate": 0.0}, "--sampling-rate: expected a number above 0, got 0"),
         ({}, {"um_per_pixel": float("nan")}, "--um-per-pixel: expected a number above 0, got nan"),
@@ -203,13 +222,143 @@ def test_importing_the_same_file_twice_is_refused(tmp_path):
         import_recordings(tmp_path / "in", tmp_path / "build")
 
 
-def test_the_command_prints_a_summary_and_ends_with_2_on_bad_input(tmp_path, monkeypatch, capsys):
-    def neurt(*arguments):
+def test_two_files_with_one_id_are_both_named(tmp_path):
+    save(tmp_path / "in" / "a.npz", recording_id="R1")
+    save(tmp_path / "in" / "b.npz", recording_id="r1")
+    with pytest.raises(ValueError, match="'r1'.* got it from a.npz and from b.npz; .* recording of --metadata"):
+        import_recordings(tmp_path / "in", tmp_path / "build")
+    assert not (tmp_path / "build").exists()
+
+
+def test_traces_are_prepared_as_stated_and_the_summary_says_what_was_done(tmp_path):
+    save(tmp_path / "in" / "a.npz", frames=120, edit=lose([1, 4], 12, since=10), sampling_rate=10.0)
+    save(tmp_path / "in" / "b.npz", frames=160, edit=lose(0, 23, since=20), sampling_rate=20.0)
+    save(tmp_path / "in" / "c.npz", frames=40)
+    fill = Preparation(nan="interpolate", max_gap=0.2, resample_to=5.0)
+    summary = import_recordings(tmp_path / "in", tmp_path / "build", preparation=fill)
+    assert "sampling rate: 5 Hz\n" in str(summary)
+    assert summary.notes[:2] == (
+        "3 gaps of NaN or infinite values in 3 neurons of 2 recordings filled by straight lines, the longest 0.2 s",
+        "2 recordings resampled from 10 to 20 Hz to 5 Hz",
+    )
+    manifest = read_manifest(tmp_path / "build")
+    parameters = manifest["steps"][0]["parameters"]
+    assert {"nan": "interpolate", "max_gap": 0.2, "resample_to": 5.0}.items() <= parameters.items()
+    done = [entry["source"].get("preparation", {}) for entry in manifest["files"]]
+    assert [each.get("resampled_from") for each in done] == [10, 20, None]
+    assert [r.num_frames for r in read_build(tmp_path / "build")] == [60, 40, 40]
+
+
+def test_neurons_with_nan_are_left_out_on_request_and_recordings_without_others_too(tmp_path):
+    save(tmp_path / "in" / "a.npz", edit=lose([1, 4], 3))
+    save(tmp_path / "in" / "b.npz", edit=lose(slice(None), 3))
+    summary = import_recordings(tmp_path / "in", tmp_path / "build", preparation=DROP)
+    assert [entry["why"] for entry in summary.dropped] == [
+        "2 of 6 neurons hold NaN or infinite values: roi 1, 4",
+        "6 of 6 neurons hold NaN or infinite values (in every neuron: frames 0 to 2, counted from 0)",
+    ]
+    assert [(r.recording_id, r.roi_ids) for r in read_build(tmp_path / "build")] == [("a", ("0", "2", "3", "5"))]
+
+
+def test_a_trace_that_is_constant_where_it_is_known_is_left_out_before_anything_else(tmp_path):
+    def edit(traces):
+        traces[1] = 0
+        traces[4, :39] = np.nan
+
+    save(tmp_path / "in" / "a.npz", edit=edit)
+    summary = import_recordings(tmp_path / "in", tmp_path / "build")
+    assert summary.dropped[0]["why"] == "2 of 6 neurons have a constant trace: roi 1, 4"
+
+
+def test_dff_is_made_of_fluorescence(tmp_path):
+    save(tmp_path / "in" / "a.npz", traces=9 + np.random.default_rng(0).random((6, 80)), trace_kind="fluorescence")
+    summary = import_recordings(tmp_path / "in", tmp_path / "build", preparation=Preparation(dff_window=8.0))
+    assert "traces: dff\n" in str(summary)
+    assert "note: dF/F made of 1 recording: (F - F0) / F0, F0 the running percentile 10 over 8 s\n" in str(summary)
+
+
+def test_where_nothing_is_prepared_the_manifest_says_nothing_of_it(tmp_path):
+    save(tmp_path / "in" / "a.npz")
+    import_recordings(tmp_path / "in", tmp_path / "build")
+    manifest = read_manifest(tmp_path / "build")
+    assert list(manifest["steps"][0]["parameters"]) == ["format", "sampling_rate", "um_per_pixel"]
+    assert "preparation" not in manifest["files"][0]["source"]
+
+
+def test_labels_by_subject_are_classes_of_the_build(tmp_path):
+    from datasets import load_dataset
+
+    for name, subject in {"a": "m1", "b": "m1", "c": "m2"}.items():
+        save(tmp_path / "in" / f"{name}.npz", subject_id=subject)
+    # The table may lie among the recordings.
+    labels = table(tmp_path / "in" / "mice.csv", "subject,genotype\nm1,wild type\nm2,5xFAD\n")
+    import_recordings(tmp_path / "in", tmp_path / "build", labels=labels)
+    got = [recording.labels["genotype"] for recording in read_build(tmp_path / "build")]
+    assert got == ["wild type", "wild type", "5xFAD"]
+    assert read_manifest(tmp_path / "build")["steps"][0]["parameters"]["labels_of_each"] == "subject"
+    rows = load_dataset(str(tmp_path / "build"), split="train", cache_dir=str(tmp_path / "cache"))
+    assert rows.features["genotype"].names == ["5xFAD", "wild type"]
+    assert rows["genotype"][0] == 1 and rows["genotype"][-1] == 0
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("recording,sex\na,f\n", "a row for every recording, got none for b, c; add what is missing"),
+        ("recording,sex\na,f\nb,f\nc,f\nd,f\n", "each recording that is there, got d; there are a, b, c"),
+        ("recording,genotype\na,x\nb,x\nc,x\n", "'a'.* of label genotype, got 'wild type' from --metadata and 'x'"),
+        ("recording,trace\na,x\nb,x\nc,x\n", "label names .*got 'trace'"),
+    ],
+)
+def test_labels_that_do_not_fit_are_one_plain_line_and_leave_nothing(tmp_path, text, message):
+    for name in "abc":
+        save(tmp_path / "in" / f"{name}.npz")
+    rows = table(tmp_path / "r.csv", "file,genotype\n" + "".join(f"{name}.npz,wild type\n" for name in "abc"))
+    labels = table(tmp_path / "l.csv", text)
+    with pytest.raises(ValueError, match=message):
+        import_recordings(tmp_path / "in", tmp_path / "build", metadata=rows, labels=labels)
+    assert not (tmp_path / "build").exists()
+
+
+def test_a_row_of_labels_for_a_file_without_usable_neurons_is_no_mistake(tmp_path):
+    for name, accepted in (("a", 1), ("b", 0)):
+        folder = tmp_path / "in" / name / "plane0"
+        folder.mkdir(parents=True)
+        traces = 9 + np.random.default_rng(0).random((6, 40))
+        for file, array in {"F": traces, "Fneu": traces / 9, "iscell": np.full((6, 2), accepted)}.items():
+            np.save(folder / f"{file}.npy", array)
+    labels = table(tmp_path / "mice.csv", "subject,sex\na,f\nb,m\n")
+    summary = import_recordings(tmp_path / "in", tmp_path / "build", labels=labels, sampling_rate=5.0)
+    assert summary.dropped[0]["why"] == "none of its 6 ROIs is accepted in iscell"
+    assert "note: 6 of 6 ROIs are accepted by their curator\n" in str(summary)
+    assert next(read_build(tmp_path / "build")).labels == {"sex": "f"}
+
+
+@pytest.mark.parametrize(("all_rois", "what"), [(False, "left out"), (True, "kept as rejected")])
+def test_the_summary_counts_the_rois_that_a_curator_rejected(tmp_path, all_rois, what):
+    (tmp_path / "plane0").mkdir()
+    traces = 9 + np.random.default_rng(0).random((6, 40))
+    for file, array in {"F": traces, "Fneu": traces / 9, "iscell": np.arange(6) % 3}.items():
+        np.save(tmp_path / "plane0" / f"{file}.npy", array)
+    summary = import_recordings(tmp_path / "plane0", tmp_path / "build", sampling_rate=5.0, all_rois=all_rois)
+    assert f"note: 4 of 6 ROIs are accepted by their curator; the others are {what}\n" in str(summary)
+    assert summary.build.num_neurons == (6 if all_rois else 4)
+
+
+@pytest.fixture
+def neurt(monkeypatch, capsys):
+    """Run `neurt import` and return its exit code, output and errors."""
+
+    def run(*arguments):
         monkeypatch.setattr("sys.argv", ["neurt", "import", *map(str, arguments)])
         with pytest.raises(SystemExit) as end:
             cli.main()
         return end.value.code, *capsys.readouterr()
 
+    return run
+
+
+def test_the_command_prints_a_summary_and_ends_with_2_on_bad_input(tmp_path, neurt):
     save(tmp_path / "in" / "a.npz")
     given = (tmp_path / "in", "--output", tmp_path / "build", "--um-per-pixel", "2", "--subject", "m1")
     code, out, _ = neurt(*given)
@@ -217,6 +366,46 @@ def test_the_command_prints_a_summary_and_ends_with_2_on_bad_input(tmp_path, mon
     assert out.startswith("imported 1 recording (npz) of 1 subject\nneurons: 6, 6 with positions in µm\n")
     expected = "neurt: --sampling-rate: expected a number above 0, got -1\n"
     assert neurt(*given, "--sampling-rate", "-1") == (2, "", expected)
+
+
+def test_every_flag_of_preparation_and_labels_arrives(tmp_path, neurt):
+    traces = 9 + np.random.default_rng(0).random((6, 120))
+    save(tmp_path / "in" / "a.npz", traces=traces, trace_kind="fluorescence", sampling_rate=10.0)
+    labels = table(tmp_path / "mice.csv", "recording,sex\na,f\n")
+    flags = {"nan": "interpolate", "max-gap": 0.3, "dff-window": 4, "dff-percentile": 20, "resample-to": 5}
+    words = [word for name, value in flags.items() for word in (f"--{name}", value)]
+    given = (tmp_path / "in", "--output", tmp_path / "build", "--format", "npz", "--labels", labels)
+    assert neurt(*given, *words)[0] == 0
+    assert read_manifest(tmp_path / "build")["steps"][0]["parameters"] == {
+        "format": "npz",
+        "sampling_rate": None,
+        "um_per_pixel": None,
+        **{name.replace("-", "_"): value for name, value in flags.items()},
+        "labels_of_each": "recording",
+    }
+    (got,) = read_build(tmp_path / "build")
+    assert (got.sampling_rate, got.num_frames, got.trace_kind, got.labels) == (5.0, 60, "dff", {"sex": "f"})
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        (["--nan", "zero"], "--nan: expected refuse, interpolate or drop, got 'zero'"),
+        (["--max-gap", "1"], "--max-gap: expected together with --nan interpolate, got one without the other"),
+        (["--series", "x"], "--series: expected only with files that know it, got npz files"),
+        ([], "recording 'a' (a.npz): expected finite traces, got NaN or infinite values in 1 of 6 neurons"),
+    ],
+)
+def test_bad_flags_and_bad_frames_end_the_command_with_2_and_leave_nothing(tmp_path, neurt, flags, message):
+    save(tmp_path / "in" / "a.npz", edit=lose(2, 3))
+    code, out, error = neurt(tmp_path / "in", "--output", tmp_path / "build", *flags)
+    assert (code, out) == (2, "") and error.splitlines()[-1].startswith(f"neurt: {message}")
+    assert [path.name for path in tmp_path.iterdir()] == ["in"]
+
+
+def test_the_help_names_every_format(neurt):
+    code, out, _ = neurt("--help")
+    assert code == 0 and all(name in out for name in READERS)
 
 
 @pytest.mark.skipif(not (REAL / "algamal_two_photon").is_dir(), reason="no real recordings here")
@@ -244,4 +433,5 @@ def test_the_real_suite2p_folder_needs_a_rate(tmp_path):
     with pytest.raises(ValueError, match="suite2p_plane0: expected a sampling rate"):
         import_recordings(REAL / "suite2p_plane0", tmp_path / "build")
     summary = import_recordings(REAL / "suite2p_plane0", tmp_path / "build", sampling_rate=30.0)
-    assert summary.build.num_neurons == 20 and "20 of 219 ROIs are accepted by their curator; the others are left out" in str(summary)
+    assert summary.build.num_neurons == 20
+    assert "20 of 219 ROIs are accepted by their curator; the others are left out" in str(summary)
