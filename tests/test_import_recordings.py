@@ -137,11 +137,7 @@ def test_positions_of_a_table_come_by_flag_or_metadata(tmp_path):
         ({"edit": lose(2, 3)}, {}, r"'a' \(a.npz\).*1 of 6 neurons and 3 of 40 frames.*--nan interpolate.*--nan drop"),
         ({"edit": lose(2, 3)}, {"preparation": FILL}, "0 longer gaps and 1 at the start or end of a segment"),
         ({"edit": lose(slice(None), 3)}, {"preparation": DROP}, "a: 6 of 6 neurons hold NaN.*frames 0 to 2, counted"),
-        (
-            {},
-            {"preparation": Preparation(resample_to=3.0)},
-            "--resample-to to leave at least 32 frames of its 40",
-        ),
+        ({}, {"preparation": Preparation(resample_to=3.0)}, "--resample-to to leave at least 32 frames of its 40"),
         ({}, {"preparation": Preparation(dff_window=9.0)}, "expected fluorescence to make dF/F of, got dff"),
         ({}, {"series": "Neuropil"}, "--series: expected only with.* got npz files"),
         ({"edit": lambda t: t.fill(1)}, {}, "expected at least one recording that can be used.*a: 6 of 6 neurons"),
