@@ -11,6 +11,7 @@ from .extract import EXTRACT
 from .inscopix import INSCOPIX
 from .minian import MINIAN
 from .nwb import NWB
+from .original_neurt import ORIGINAL_NEURT
 from .source import Found, Reader
 from .suite2p import SUITE2P
 from .tables import CSV
@@ -19,6 +20,7 @@ READERS: dict[str, Reader] = {
     "suite2p": SUITE2P,
     "minian": MINIAN,
     "inscopix": INSCOPIX,
+    "original-neurt": ORIGINAL_NEURT,
     "caiman": CAIMAN,
     "cnmfe": CNMFE,
     "extract": EXTRACT,

@@ -12,6 +12,8 @@ from .source import cannot_read
 
 _EXPECTED = "a CSV table in UTF-8 with values below its header"
 _LONGEST_LINE = 2**24
+# A column takes 8 KB, however few lines it has.
+_MOST_COLUMNS = 2**16
 _EMPTY = ["", " ", "nan", " nan", "NaN", " NaN", "NA", " NA"]
 
 
@@ -49,8 +51,10 @@ def read_columns(
         spaces around them.
 
     Raises:
-        ValueError: If a line has more or fewer cells, a cell is no number, or there is no line.
+        ValueError: If a line has more or fewer cells, a cell is no number, there is no line, or over 65,536 columns.
     """
+    if columns > _MOST_COLUMNS:
+        raise cannot_read(path, _EXPECTED, ValueError(f"it has {columns} columns"))
     types = {str(column): pa.float64() for column in numbers} | {str(column): pa.string() for column in texts}
     names = [str(column) for column in range(columns)]
     lines = {"column_names": names, "skip_rows": header_lines, "use_threads": False, "block_size": _LONGEST_LINE}
