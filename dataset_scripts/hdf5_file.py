@@ -2,8 +2,11 @@
 
 import contextlib
 import math
+import mmap
 import os
 from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
 
 import h5py
 import numpy as np
@@ -13,6 +16,9 @@ UNCHECKED_BYTES = 2**28
 # What deflate can make of a byte at most, see https://www.zlib.net/zlib_tech.html.
 _MOST_COMPRESSION = 1032
 _MOST_LINKS = 8
+# A heap of texts of any length begins so, see the HDF5 file format specification, "Global Heap".
+_HEAP, _HEAP_HEADER, _HEAP_OBJECT = b"GCOL\x01\x00\x00\x00", 16, 16
+_MOST_SCANNED_BYTES = 2**30
 
 
 class Refused(ValueError):
@@ -37,6 +43,48 @@ def readable(where: str | os.PathLike) -> Iterator[None]:
         ) from error
 
 
+def open_hdf5(path: str | os.PathLike, file: Any = None) -> h5py.File:
+    """Open an HDF5 file for reading.
+
+    Args:
+        path: The file, or what to call `file` in messages.
+        file: A file-like object to read from instead.
+
+    Raises:
+        ValueError: If it is truncated, no HDF5 file, or its heaps of texts are damaged.
+    """
+    with readable(path):
+        if file is not None:
+            return h5py.File(str(path), "r", driver="fileobj", fileobj=file)
+        opened = h5py.File(path, "r")
+        # Of larger files, most is data.
+        if 0 < Path(path).stat().st_size <= _MOST_SCANNED_BYTES and opened.id.get_create_plist().get_sizes() == (8, 8):
+            _check_heaps(path)
+        return opened
+
+
+def _check_heaps(path: str | os.PathLike) -> None:
+    """Refuse heaps with an object that takes no room: the HDF5 library (2.0) would go round in circles for ever."""
+    with open(path, "rb") as file, mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ) as whole:
+        start = whole.find(_HEAP)
+        while start >= 0:
+            end = min(start + _whole_number(whole, start + 8), len(whole))
+            position = start + _HEAP_HEADER
+            while position + _HEAP_OBJECT <= end:
+                size = _whole_number(whole, position + 8)
+                # Object 0 is what is free; its size counts its own header, and no padding.
+                named = any(whole[position : position + 2])
+                size = _HEAP_OBJECT + size + -size % 8 if named else size
+                if not _HEAP_OBJECT <= size <= end - position:
+                    raise Refused(f"{path}: expected an HDF5 file, got one with a damaged heap; export it again")
+                position += size
+            start = whole.find(_HEAP, position)
+
+
+def _whole_number(data: mmap.mmap, position: int) -> int:
+    return int.from_bytes(data[position : position + 8], "little")
+
+
 def place_of(found: h5py.Group) -> str:
     """Return the file and the path in it, for messages."""
     return f"{found.file.filename}, {found.name}"
@@ -58,9 +106,7 @@ def member(group: h5py.Group, path: str, links: int = _MOST_LINKS) -> h5py.Group
         elif kind == h5py.h5l.TYPE_SOFT and links:
             found = member(found, found.id.links.get_val(part).decode(), links - 1)
         else:
-            raise Refused(
-                f"{place_of(found)}: expected links within the file, got one that leaves it or leads in a circle at {path}"
-            )
+            raise Refused(f"{place_of(found)}: expected links within the file, got one out of it or a circle: {path}")
     return found
 
 

@@ -18,6 +18,7 @@ from .hdf5_file import (
     find_numbers,
     member,
     number_attribute,
+    open_hdf5,
     read_array,
     readable,
     require_stored,
@@ -107,10 +108,7 @@ def open_nwb(path: str | os.PathLike, file: Any = None) -> h5py.File:
     Raises:
         ValueError: If it is truncated or no HDF5 file.
     """
-    with readable(path):
-        if file is None:
-            return h5py.File(path, "r")
-        return h5py.File(str(path), "r", driver="fileobj", fileobj=file)
+    return open_hdf5(path, file)
 
 
 def find_series(file: h5py.File, below: str = "/") -> list[str]:

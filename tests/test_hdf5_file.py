@@ -69,6 +69,17 @@ def test_a_truncated_file_is_one_plain_line(tmp_path, share):
     refused(open_nwb, path, match=r"a\.nwb: expected an HDF5 file, got one that cannot be read, perhaps truncated")
 
 
+@pytest.mark.parametrize(("named", "size"), [(0, 0), (1, 2**64 - 8), (1, 5000)])
+def test_a_heap_that_would_hold_the_library_up_for_ever_is_refused(tmp_path, named, size):
+    path = save(tmp_path / "a.nwb")
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL") + 16
+    data[start : start + 2] = named.to_bytes(2, "little")
+    data[start + 8 : start + 16] = size.to_bytes(8, "little")
+    path.write_bytes(data)
+    refused(open_nwb, path, match=r"a\.nwb: expected an HDF5 file, got one with a damaged heap")
+
+
 def test_what_is_not_there_is_one_plain_line(tmp_path):
     refused(open_nwb, tmp_path / "a.nwb", match=r"a\.nwb: expected an HDF5 file")
     with open_nwb(save(tmp_path / "b.nwb")) as file:
