@@ -4,55 +4,32 @@ import dataclasses
 import hashlib
 import json
 import os
+from pathlib import Path
 
 import datasets
 import numpy as np
 import pyarrow.parquet as pq
 import pytest
-from neurt.dataset_scripts.parquet_build import read_build, read_manifest, write_build
+from example_recordings import contents, full_recording, recording, write
+from neurt.dataset_scripts import parquet_build, parquet_rows
+from neurt.dataset_scripts.parquet_build import (
+    finish_build,
+    read_build,
+    read_manifest,
+    write_file,
+)
 from neurt.dataset_scripts.recording import Recording
 
 
-def recording(name="r1", neurons=3, frames=4, **changes):
-    values = {
-        "traces": np.arange(neurons * frames, dtype=np.float32).reshape(neurons, frames),
-        "sampling_rate": 5.1,
-        "recording_id": name,
-        "subject_id": "m1",
-        "session_id": "s1",
-        "roi_ids": tuple(str(i) for i in range(neurons)),
-    }
-    return Recording(**(values | changes))
-
-
-def write(recordings, folder, **changes):
-    return write_build(recordings, folder, **({"builder": "test", "parameters": {}} | changes))
-
-
-def contents(folder):
-    return {str(p.relative_to(folder)): p.read_bytes() for p in sorted(folder.rglob("*")) if p.is_file()}
-
-
 def test_everything_that_was_written_is_read_back(tmp_path):
-    full = recording(
-        centroids=np.array([[1.5, 2], [np.nan, np.nan], [5, 6]], dtype=np.float32),
-        coordinate_unit="um",
-        trace_kind="dff",
-        accepted=np.array([True, False, True]),
-        unit_ids=np.array([2**53 + 1, -1, 7]),
-        field=3,
-        modality="two-photon",
-        brain_area="V1",
-        indicator="GCaMP6s",
-        segment_starts=(0, 2),
-        labels={"genotype": "5xFAD", "age": 8},
-        source={"file": "a.mat"},
-    )
+    full = full_recording()
     write([full], tmp_path / "build")
     (got,) = read_build(tmp_path / "build")
     for field in dataclasses.fields(Recording):
         expected = {"genotype": "5xFAD", "age": "8"} if field.name == "labels" else getattr(full, field.name)
-        np.testing.assert_array_equal(getattr(got, field.name), expected, err_msg=field.name)
+        if field.name != "columns":
+            np.testing.assert_array_equal(getattr(got, field.name), expected, err_msg=field.name)
+    assert got.columns["root_id"].tolist() == [2**53 + 1, None, 2**62]
     assert got.traces.dtype == np.float32 and got.unit_ids.dtype == np.int64
     rows = pq.read_table(tmp_path / "build" / "data" / "train" / "r1.parquet")
     assert rows["unit_id"].to_pylist() == [2**53 + 1, None, 7]
@@ -173,7 +150,9 @@ def test_a_build_without_recordings_is_refused(tmp_path):
 
 
 @pytest.mark.parametrize(
-    "name", ["../r", "a/b", "a\\b", "..", ".r", "", "a\0b", "<b>r</b>", "r*", "-r", "r\n", "é" * 101]
+    "name",
+    ["../r", "a/b", "a\\b", "..", ".r", "", "a\0b", "<b>r</b>", "r*", "-r", "r\n", "é" * 101, "r.", "r ", "a\x1b[0m"]
+    + ["a\u202eb", "CON", "nul.x", "Com1", "a:b", "\udc80"],
 )
 def test_a_recording_id_that_is_no_safe_file_name_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="safe as a file name"):
@@ -181,39 +160,23 @@ def test_a_recording_id_that_is_no_safe_file_name_is_refused(tmp_path, name):
     assert list(tmp_path.iterdir()) == []
 
 
-@pytest.mark.parametrize("label", ["trace", "recording_id", "a b", "<b>", ""])
-def test_a_label_that_cannot_be_a_column_is_refused(tmp_path, label):
+@pytest.mark.parametrize("name", ["trace", "Trace", "recording_id", "a b", "<b>", "", "a" * 101, "a\n"])
+def test_a_label_or_column_that_cannot_be_one_is_refused(tmp_path, name):
     with pytest.raises(ValueError, match="label names"):
-        write([recording(labels={label: "x"})], tmp_path / "build")
+        write([recording(labels={name: "x"})], tmp_path / "build")
+    with pytest.raises(ValueError, match="column names"):
+        write([recording(columns={name: np.zeros(3)})], tmp_path / "build")
+
+
+def test_a_label_and_a_column_of_one_name_are_refused(tmp_path):
+    with pytest.raises(ValueError, match="expected names of labels and columns that differ, got two 'sex'"):
+        write([recording(labels={"Sex": "f"}, columns={"sex": np.zeros(3)})], tmp_path / "build")
 
 
 def test_a_label_may_have_the_name_of_an_argument_of_recording(tmp_path):
     write([recording(labels={"source": "lab", "traces": "good"})], tmp_path / "build")
     (got,) = read_build(tmp_path / "build")
     assert got.labels == {"source": "lab", "traces": "good"}
-
-
-def test_text_from_outside_stays_text_in_the_card(tmp_path):
-    labels = {"note": "<script>x</script> | [a](b)\n# c"}
-    write([recording(labels=labels)], tmp_path / "build", dropped=[{"recording_id": "<img>", "why": "a\n---\nb"}])
-    card = (tmp_path / "build" / "README.md").read_text()
-    assert "<script>" not in card and "<img>" not in card and "[a](b)" not in card
-    assert "\n# c" not in card and card.count("\n---\n") == 1
-
-
-def test_a_card_of_simulated_recordings_says_so(tmp_path):
-    write([recording()], tmp_path / "real", builder="neurt import")
-    write([recording(modality="simulated")], tmp_path / "made")
-    assert "simulated" not in (tmp_path / "real" / "README.md").read_text()
-    made = (tmp_path / "made" / "README.md").read_text()
-    assert "# Neuronal activity, simulated\n" in made and "**All recordings here are simulated.**" in made
-
-
-def test_a_card_of_some_simulated_recordings_says_how_many(tmp_path):
-    write([recording("r1"), recording("r2", modality="two-photon")], tmp_path / "build")
-    write([recording("r3", modality="simulated")], tmp_path / "build")
-    card = (tmp_path / "build" / "README.md").read_text()
-    assert "# Neuronal activity, partly simulated\n" in card and "**1 of 3 recordings here are simulated.**" in card
 
 
 def test_an_unknown_split_is_refused(tmp_path):
@@ -280,3 +243,186 @@ def test_a_build_that_another_process_adds_to_meanwhile_keeps_what_was_added(tmp
         write(slowly(), tmp_path / "build")
     assert [r.recording_id for r in read_build(tmp_path / "build")] == ["r0", "r2"][not exists :]
     assert [path.name for path in tmp_path.iterdir()] == ["build"]
+
+
+def staged(tmp_path, *recordings):
+    return [write_file(one, tmp_path / "staging") for one in recordings]
+
+
+def finish(tmp_path, entries, name="build", **changes):
+    return finish_build(
+        tmp_path / "staging", tmp_path / name, entries, **({"builder": "test", "parameters": {}} | changes)
+    )
+
+
+def test_files_written_one_by_one_make_the_build_that_is_written_at_once(tmp_path):
+    both = [full_recording("b"), recording("a", labels={"cage": "1"})]
+    entries = staged(tmp_path, *both)
+    before = contents(tmp_path / "staging")
+    summary = finish(tmp_path, entries)
+    write(reversed(both), tmp_path / "whole")
+    assert contents(tmp_path / "build") == contents(tmp_path / "whole")
+    # The staging folder stays as it was, so that a build that is cut off can go on.
+    assert contents(tmp_path / "staging") == before
+    assert [entry["recording_id"] for entry in summary.files] == ["b", "a"] and summary.num_neurons == 6
+
+
+def test_files_written_in_another_order_and_entries_kept_as_json_make_the_same_bytes(tmp_path):
+    some = [recording(name, labels={name: "x"}, columns={f"q{name}": np.zeros(3)}) for name in "abc"]
+    finish(tmp_path, staged(tmp_path, *some), "one")
+    entries = [json.loads(json.dumps(entry)) for entry in staged(tmp_path, *reversed(some))]
+    finish(tmp_path, entries, "two")
+    assert contents(tmp_path / "one") == contents(tmp_path / "two")
+
+
+def test_files_are_added_to_a_build_that_is_there(tmp_path):
+    write([recording("b")], tmp_path / "build")
+    entry = read_manifest(tmp_path / "build")["files"][0]
+    finish(tmp_path, staged(tmp_path, recording("a")))
+    assert [one.recording_id for one in read_build(tmp_path / "build")] == ["a", "b"]
+    assert read_manifest(tmp_path / "build")["files"][1] == entry
+    with pytest.raises(ValueError, match="recording 'A'.*in the build yet"):
+        finish(tmp_path, staged(tmp_path, recording("A")))
+    with pytest.raises(ValueError, match="expected at least one recording to write"):
+        finish(tmp_path, [])
+
+
+def test_a_file_is_read_for_its_digest_once(tmp_path, monkeypatch):
+    read = []
+    digest = parquet_build._sha256
+    monkeypatch.setattr(parquet_build, "_sha256", lambda path: (read.append(path.stem), digest(path))[1])
+    write([recording("a"), recording("b")], tmp_path / "build")
+    write([recording("c")], tmp_path / "build")
+    assert read == ["a", "b", "train", "c", "train"]
+
+
+def test_a_file_written_again_takes_the_place_of_the_first(tmp_path):
+    first, second = staged(tmp_path, recording(neurons=3), recording(neurons=2))
+    assert first["sha256"] != second["sha256"] and list(contents(tmp_path / "staging")) == ["data/train/r1.parquet"]
+    assert second["neurons"] == 2 and second["bytes"] == (tmp_path / "staging" / second["path"]).stat().st_size
+
+
+def test_units_hold_the_rows_of_all_recordings_without_their_traces(tmp_path):
+    write([full_recording("b"), recording("a", 2), recording("c")], tmp_path / "build", split={"c": "test"})
+    rows = pq.read_table(tmp_path / "build" / "units" / "train.parquet")
+    assert {"trace", "segment_starts"}.isdisjoint(rows.column_names)
+    assert rows["recording_id"].to_pylist() == ["a"] * 2 + ["b"] * 3
+    assert rows["root_id"].to_pylist() == [None, None, 2**53 + 1, None, 2**62]
+    assert pq.read_metadata(tmp_path / "build" / "units" / "test.parquet").num_rows == 3
+    units = read_manifest(tmp_path / "build")["units"]
+    assert [(unit["path"], unit["neurons"]) for unit in units] == [
+        ("units/train.parquet", 5),
+        ("units/test.parquet", 3),
+    ]
+    for unit in units:
+        content = (tmp_path / "build" / unit["path"]).read_bytes()
+        assert unit["sha256"] == hashlib.sha256(content).hexdigest() and unit["bytes"] == len(content)
+
+
+def test_units_of_many_recordings_are_joined_into_few_row_groups(tmp_path, monkeypatch):
+    monkeypatch.setattr(parquet_rows, "_UNITS_PER_ROW_GROUP", 5)
+    write([recording(name) for name in "abcde"], tmp_path / "build")
+    with pq.ParquetFile(tmp_path / "build" / "units" / "train.parquet") as file:
+        assert [file.metadata.row_group(i).num_rows for i in range(file.num_row_groups)] == [6, 6, 3]
+
+
+@pytest.mark.parametrize("streaming", [False, True])
+def test_datasets_opens_both_configurations_with_classes_as_classes(tmp_path, streaming):
+    recordings = [
+        recording("a", labels={"genotype": "5xFAD", "cage": "no"}, columns={"depth": np.array([1, 2, 3])}),
+        recording("b", labels={"genotype": "a: b\n---\nc"}),
+        recording("c", labels={"genotype": None}),
+    ]
+    names = ["WT", "5xFAD", "a: b\n---\nc"]
+    write(recordings, tmp_path / "build", class_labels={"genotype": names})
+    options = {"streaming": True} if streaming else {"cache_dir": str(tmp_path / "cache")}
+    for configuration in ((), ("units",)):
+        opened = datasets.load_dataset(str(tmp_path / "build"), *configuration, split="train", **options)
+        assert opened.features["genotype"] == datasets.ClassLabel(names=names)
+        assert opened.features["depth"] == datasets.Value("int64") and opened.features["cage"].dtype == "string"
+        assert [row["genotype"] for row in opened] == [1] * 3 + [2] * 3 + [None] * 3
+        assert [row["cage"] for row in opened] == ["no"] * 3 + [None] * 6
+        assert [row["depth"] for row in opened] == [1, 2, 3] + [None] * 6
+        assert ("trace" in opened.features) == (configuration == ())
+    stored = pq.read_table(tmp_path / "build" / "data" / "train" / "a.parquet")
+    assert stored["genotype"].to_pylist() == ["5xFAD"] * 3
+
+
+def test_classes_that_are_added_come_after_those_that_are_there(tmp_path):
+    write([recording("a", labels={"sex": "m"})], tmp_path / "build", class_labels={"sex": ["m", "f"]})
+    write([recording("b", labels={"sex": "?"})], tmp_path / "build", class_labels={"sex": ["?", "f"]})
+    assert read_manifest(tmp_path / "build")["class_labels"] == {"sex": ["m", "f", "?"]}
+    before = contents(tmp_path)
+    with pytest.raises(ValueError, match="recording 'c': expected label 'sex' among m, f, [?], got 'x'"):
+        write([recording("c", labels={"sex": "x"})], tmp_path / "build")
+    with pytest.raises(ValueError, match="expected class labels that recordings have, got 'cage'"):
+        write([recording("c")], tmp_path / "build", class_labels={"cage": ["1"]})
+    assert contents(tmp_path) == before
+
+
+@pytest.mark.parametrize(
+    ("first", "second", "message"),
+    [
+        (
+            {"columns": {"q": np.zeros(3)}},
+            {"columns": {"q": np.array([1, 2, 3])}},
+            r"q \(float64\) in 'a' and q \(int64\)",
+        ),
+        ({"columns": {"q": np.zeros(3)}}, {"labels": {"q": "x"}}, r"q \(float64\) in 'a' and q \(label\) in 'b'"),
+        ({"labels": {"sex": "f"}}, {"labels": {"Sex": "f"}}, r"sex \(label\) in 'a' and Sex \(label\) in 'b'"),
+    ],
+)
+def test_a_column_that_differs_between_recordings_is_refused(tmp_path, first, second, message):
+    with pytest.raises(ValueError, match=f"expected one name and type for a column in every recording, got {message}"):
+        write([recording("a", **first), recording("b", **second)], tmp_path / "build")
+    assert list(tmp_path.iterdir()) == []
+
+
+def full_disk(kind):
+    """A Parquet writer whose file is on a disk without room."""
+
+    class Full(pq.ParquetWriter):
+        def __init__(self, where, schema, **options):
+            stem = Path(where).stem
+            super().__init__("/dev/full" if (stem == "train") == (kind == "units") else where, schema, **options)
+
+    return Full
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs /dev/full")
+@pytest.mark.parametrize("kind", ["recording", "units"])
+def test_a_full_disk_is_one_plain_line_and_the_build_stays_as_it_was(tmp_path, monkeypatch, kind):
+    write([recording("a")], tmp_path / "build")
+    before = contents(tmp_path)
+    with monkeypatch.context() as patch, pytest.raises(OSError, match="expected room on the disk, got none") as error:
+        patch.setattr(pq, "ParquetWriter", full_disk(kind))
+        write([recording("b")], tmp_path / "build")
+    assert "\n" not in str(error.value) and "free some space or choose another --output" in str(error.value)
+    assert contents(tmp_path) == before
+
+
+def test_a_staged_file_is_there_whole_or_not_at_all(tmp_path, monkeypatch):
+    (before,) = staged(tmp_path, recording())
+    monkeypatch.setattr(parquet_build, "write_recording", lambda path, one: path.write_bytes(b"half") and 1 / 0)
+    with pytest.raises(ZeroDivisionError):
+        staged(tmp_path, recording(neurons=2))
+    assert hashlib.sha256(contents(tmp_path / "staging")["data/train/r1.parquet"]).hexdigest() == before["sha256"]
+    with pytest.raises(ZeroDivisionError):
+        staged(tmp_path, recording("r2"))
+    assert list(contents(tmp_path / "staging")) == ["data/train/r1.parquet"]
+
+
+def test_a_staged_file_that_is_gone_is_one_plain_line(tmp_path):
+    entries = staged(tmp_path, recording())
+    (tmp_path / "staging" / entries[0]["path"]).unlink()
+    with pytest.raises(OSError, match=r"r1\.parquet") as error:
+        finish(tmp_path, entries)
+    assert "\n" not in str(error.value) and not (tmp_path / "build").exists()
+
+
+@pytest.mark.parametrize("where", ["subject_id", "labels", "source"])
+def test_stray_bytes_in_a_name_are_one_plain_line(tmp_path, where):
+    stray = {"subject_id": "m\udc80", "labels": {"cage": "m\udc80"}, "source": {"file": "m\udc80.mat"}}
+    with pytest.raises(ValueError, match=r"recording 'r1': .*got stray bytes in .*m.udc80"):
+        write([recording(**{where: stray[where]})], tmp_path / "build")
+    assert list(tmp_path.iterdir()) == []
