@@ -29,6 +29,7 @@ def test_some_neurons_keep_all_that_is_theirs():
         unit_ids=np.array([7, 8, 9]),
         accepted=np.array([True, False, True]),
         labels={"genotype": "WT"},
+        columns={"snr": np.array([1.0, 2.0, 3.0]), "id": np.ma.MaskedArray([4, 5, 6], [False, False, True])},
     )
     for part in (whole.only(np.array([True, False, True])), whole.accepted_neurons()):
         assert part.roi_ids == ("a", "c") and part.accepted.tolist() == [True, True]
@@ -36,6 +37,7 @@ def test_some_neurons_keep_all_that_is_theirs():
         np.testing.assert_array_equal(part.centroids, [[0, 1], [4, 5]])
         np.testing.assert_array_equal(part.unit_ids, [7, 9])
         assert part.labels == {"genotype": "WT"} and part.coordinate_unit == "px"
+        assert part.columns["snr"].tolist() == [1, 3] and part.columns["id"].tolist() == [4, None]
     assert whole.num_neurons == 3
     assert recording().only(np.array([False, True, False])).centroids is None
 
@@ -63,6 +65,13 @@ def test_only_the_word_simulated_means_simulated():
         ({"accepted": np.ones(4, dtype=bool)}, "expected 3 accepted, one for each trace, got 4"),
         ({"centroids": np.zeros((3, 3)), "coordinate_unit": "um"}, r"expected centroids of shape \(neurons, 2\)"),
         ({"centroids": np.zeros((3, 2))}, 'expected coordinate_unit "um" or "px", got None'),
+        (
+            {"columns": {"snr": np.zeros(4)}},
+            r"expected column 'snr' of shape \(3,\), one value for each .*, got \(4,\)",
+        ),
+        ({"columns": {"snr": np.zeros((3, 2))}}, "expected column 'snr' of shape"),
+        ({"columns": {"id": np.zeros(3, np.int32)}}, "expected column 'id' of int64, .*, bool or text, got int32"),
+        ({"columns": {"id": np.array(["a", 1, None])}}, "expected column 'id' of .*, got object"),
         ({"segment_starts": (0, 2, 2)}, "expected increasing segment_starts from 0 to below 4 frames"),
         ({"segment_starts": (0, 4)}, "expected increasing segment_starts"),
         ({"segment_starts": (1,)}, "expected increasing segment_starts"),
