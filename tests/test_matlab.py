@@ -15,6 +15,7 @@ from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers.footprints import column_centroids, image_centroids
 from neurt.dataset_scripts.readers.hdf5 import open_hdf5, read_blocks, read_numbers, read_rows
 from neurt.dataset_scripts.readers.matlab import Opaque, Stack, open_matlab, variables_in_matlab
+from neurt.dataset_scripts.readers.sparse import checked_columns
 from neurt.dataset_scripts.readers.suite2p import find_suite2p, read_suite2p
 
 SCIPY_FILES = Path(scipy.io.matlab.__file__).parent / "tests" / "data"
@@ -253,6 +254,27 @@ def test_damage_to_a_fall_mat_gives_recordings_or_one_plain_line(tmp_path, versi
         reads_or_refuses(lambda: [list(read_suite2p(s.path, RATE)) for s in find_suite2p(path).sources])
 
     check()
+
+
+@pytest.mark.parametrize(
+    ("rows", "starts", "message"),
+    [
+        ([0, 1, 1], [0, 2, 0], "do not follow one another"),
+        ([0, 1, 1], [0, 2, 4], "do not follow one another"),
+        ([0, 1, 1], [1, 2, 3], "do not follow one another"),
+        ([0, 1, 1], [0, 3], "do not follow one another"),
+        ([0, 1, 2], [0, 2, 3], "not all among its 2"),
+        ([0, -1, 1], [0, 2, 3], "not all among its 2"),
+        ([0, 1], [0, 2, 3], "not all among its 2"),
+        ([0.0, 1.0, 1.0], [0, 2, 3], "not whole numbers"),
+    ],
+)
+def test_a_sparse_matrix_that_would_crash_compiled_code_is_refused(rows, starts, message):
+    values = np.array([5.0, 6.0, 7.0])
+    right = checked_columns(values, np.array([0, 1, 1]), np.array([0, 2, 3]), (2, 2))
+    np.testing.assert_array_equal(right.toarray(), [[5, 0], [6, 7]])
+    with pytest.raises(ValueError, match=message):
+        checked_columns(values, np.array(rows), np.array(starts), (2, 2))
 
 
 def test_a_centroid_is_the_weighted_mean_of_pixel_indices():

@@ -30,6 +30,7 @@ from .source import (
     missing_rate,
     scaled_centroids,
 )
+from .sparse import checked_columns
 
 # `YrA` is what the model leaves over, so C + YrA is the fluorescence that it was fitted to.
 _TRACES = {"denoised": ("C",), "fluorescence": ("C", "YrA"), "dff": ("F_dff",), "deconvolved": ("S",)}
@@ -185,9 +186,9 @@ def _footprints(estimates: h5py.Group, name: str) -> np.ndarray | scipy.sparse.c
         return None
     data, indices, indptr, shape = map(read_numbers, parts)
     try:
-        return scipy.sparse.csc_array((data, indices, indptr), shape=tuple(int(n) for n in shape))
-    # What does not fit together fails in SciPy in several ways.
-    except (ValueError, TypeError, IndexError, OverflowError) as error:
+        pixels, components = shape
+        return checked_columns(data, indices, indptr, (int(pixels), int(components)))
+    except (ValueError, TypeError, OverflowError) as error:
         raise cannot_read(name, "footprints in estimates.A", error) from error
 
 

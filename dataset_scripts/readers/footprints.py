@@ -25,7 +25,6 @@ def column_centroids(footprints: np.ndarray | scipy.sparse.csc_array, height: in
         raise ValueError(f"expected footprints of {height} x {width} pixels, got {footprints.shape[0]} pixels")
     if not scipy.sparse.issparse(footprints):
         return image_centroids(column.reshape((width, height)).T for column in footprints.T)
-    footprints.check_format(full_check=True)
     centroids = np.full((footprints.shape[1], 2), np.nan)
     for roi, (start, end) in enumerate(zip(footprints.indptr, footprints.indptr[1:], strict=False)):
         x, y = np.divmod(footprints.indices[start:end].astype(np.int64), height)

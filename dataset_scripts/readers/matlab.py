@@ -20,6 +20,7 @@ from scipy.io.matlab import MatlabFunction, MatlabObject, MatlabOpaque
 
 from .hdf5 import child, holds_numbers, open_hdf5, plain_errors, read_blocks, read_numbers
 from .source import cannot_read
+from .sparse import checked_columns
 
 _STRUCT, _OLD_OBJECT, _OPAQUE = 2, 3, 17
 _HEADER_BYTES = 64 * 2**10
@@ -116,7 +117,7 @@ def _plain(value: Any) -> Any:
     if isinstance(value, MatlabOpaque | MatlabObject | MatlabFunction):
         return Opaque(_class_name(value))
     if scipy.sparse.issparse(value):
-        return value
+        return checked_columns(value.data, value.indices, value.indptr, value.shape)
     if value.dtype.names:
         structs = [{name: _plain(item[name]) for name in value.dtype.names} for item in value.ravel(order="F")]
         return structs[0] if value.size == 1 else structs
@@ -255,10 +256,7 @@ def _is_column(field: h5py.Dataset) -> bool:
 
 
 def _sparse(group: h5py.Group) -> scipy.sparse.csc_array:
-    columns = read_numbers(group["jc"]).astype(np.int64)
-    # Without a single value, MATLAB leaves both away.
-    rows, values = (read_numbers(group[name]) if name in group else np.zeros(0) for name in ("ir", "data"))
-    shape = int(group.attrs["MATLAB_sparse"]), len(columns) - 1
-    matrix = scipy.sparse.csc_array((values, rows.astype(np.int64), columns), shape=shape)
-    matrix.check_format(full_check=True)
-    return matrix
+    members, nothing = _members(group), np.zeros(0, dtype=np.int64)
+    # Without a single value, MATLAB leaves values and rows away.
+    parts = [read_numbers(members[name]) if name in members else nothing for name in ("data", "ir", "jc")]
+    return checked_columns(*parts, shape=(int(group.attrs["MATLAB_sparse"]), len(parts[2]) - 1))
