@@ -1,8 +1,8 @@
 """The sampling rate from the times of frames, and the segments that lost frames cut a recording into."""
 
-import numpy as np
+from collections.abc import Callable
 
-from .source import missing_rate
+import numpy as np
 
 _MOST_IRREGULAR = 0.05
 
@@ -20,19 +20,21 @@ def segment_starts(after: np.ndarray) -> tuple[int, ...]:
     return (0, *(np.flatnonzero(after) + 1).tolist())
 
 
-def rate_of(steps: np.ndarray, file: str) -> float:
+def rate_of(steps: np.ndarray, refused: Callable[[str], ValueError]) -> float:
     """Return the sampling rate in Hz: one over the mean of the regular steps; the median of rounded times is biased.
 
     Args:
         steps: Seconds from frame to frame. Those from half to one and a half of their median are regular.
-        file: What to name in the error.
+        refused: Makes the error from what was got.
 
     Raises:
-        ValueError: If more than 5 % of the steps are irregular.
+        ValueError: If more than 5 % of the steps are irregular, or there are none.
     """
+    if not len(steps):
+        raise refused("a single frame")
     usual = float(np.median(steps))
     regular = abs(steps - usual) <= usual / 2
-    if not usual > 0 or 1 - regular.mean() > _MOST_IRREGULAR:
-        got = f"frame times that are irregular ({1 - regular.mean():.0%} of the steps are far from {usual:.3g} s)"
-        raise missing_rate(file, got)
+    irregular = 1 - regular.mean()
+    if not usual > 0 or irregular > _MOST_IRREGULAR:
+        raise refused(f"frame times that are irregular ({irregular:.0%} of the steps are far from {usual:.3g} s)")
     return 1 / float(steps[regular].mean())

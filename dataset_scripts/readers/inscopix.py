@@ -11,6 +11,7 @@ CentroidY (pixels) and others that are not read.
 
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -30,6 +31,7 @@ from .source import (
     file_source,
     files_with_suffix,
     identity,
+    missing_rate,
     scaled_centroids,
 )
 
@@ -139,7 +141,7 @@ def _clock(times: np.ndarray, stated: float | None, file: str) -> tuple[float, t
     if not (steps > 0).all():
         line = int(np.argmin(steps > 0)) + 4
         raise ValueError(f"{file}: expected times that increase, got a step back at line {line}; export it again")
-    return stated or rate_of(steps, file), segment_starts(holes(steps))
+    return stated or rate_of(steps, partial(missing_rate, file)), segment_starts(holes(steps))
 
 
 def _read_centroids(path: Path, names: list[str], file: str) -> np.ndarray | None:

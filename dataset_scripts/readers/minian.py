@@ -7,6 +7,7 @@ height, width) are the footprints. Units are matched by `unit_id`, which has gap
 import os
 import re
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 
 import numpy as np
@@ -228,7 +229,7 @@ def _clock(
     if (steps < 0).any():
         worst = int(np.argmin(steps))
         raise missing_rate(file, f"timestamps that go back by {-steps[worst]:.3g} s at frame {frames[worst + 1]:g}")
-    return rate_of(steps[~left_out], file), segment_starts(left_out | holes(steps))
+    return rate_of(steps[~left_out], partial(missing_rate, file)), segment_starts(left_out | holes(steps))
 
 
 MINIAN = Reader(find_minian, read_minian, frozenset({"trace_kind"}))
