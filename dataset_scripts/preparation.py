@@ -187,7 +187,7 @@ def _whole_frames(bad: np.ndarray) -> str:
 
 
 def _require_short_gaps(recording: Recording, gaps: np.ndarray, max_gap: float) -> None:
-    # The tolerance is for rates such as 1 / 0.1, of which gaps are no exact multiples.
+    # 3 frames of 34 ms are 0.102 s, but 3 / (1 / 0.034) is a little more.
     too_long = (gaps[:, 2] - gaps[:, 1]) / recording.sampling_rate > max_gap * (1 + 1e-9)
     at_edge = gaps[:, 3] == 1
     refused = gaps[too_long | at_edge]
