@@ -15,7 +15,8 @@ from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
 from .footprints import column_centroids
-from .matlab import Variable, open_matlab, variables_in_matlab
+from .matlab import open_matlab, variables_in_matlab
+from .matlab_values import Variable
 from .source import (
     Found,
     Reader,

@@ -16,7 +16,8 @@ from ..metadata import Facts
 from ..recording import Recording
 from ..wording import some
 from .footprints import image_centroids
-from .matlab import Opaque, Stack, open_matlab, variables_in_matlab
+from .matlab import open_matlab, variables_in_matlab
+from .matlab_values import Opaque, Stack
 from .source import (
     Found,
     Reader,

@@ -21,7 +21,9 @@ def checked_columns(
     if not all(array.ndim == 1 and array.dtype.kind in "iu" for array in (rows, starts)) or values.ndim != 1:
         raise ValueError("the rows and columns of a sparse matrix are not whole numbers")
     rows, starts = rows.astype(np.int64), starts.astype(np.int64)
-    if len(starts) != shape[1] + 1 or starts[0] != 0 or (np.diff(starts) < 0).any() or starts[-1] > len(values):
+    # Without bounds, a difference may overflow and look like a step ahead.
+    within = len(starts) == shape[1] + 1 and starts[0] == 0 and starts.max() <= len(values) and starts.min() >= 0
+    if not within or (np.diff(starts) < 0).any():
         raise ValueError("the columns of a sparse matrix do not follow one another")
     # MATLAB may store more places than it uses.
     values, rows = values[: starts[-1]], rows[: starts[-1]]
