@@ -15,7 +15,7 @@ from ..processing_neurt import MIN_FRAMES, MIN_NEURONS
 from .labels import LabelTable, check_all_labelled, read_labels, with_labels
 from .metadata import Facts, match_metadata, read_metadata
 from .parquet_build import BuildSummary, write_build
-from .preparation import Preparation, prepare
+from .preparation import Preparation, name_with_file, prepare
 from .readers import READERS, detect
 from .readers.source import NothingUsable, Source, identity
 from .recording import Recording
@@ -212,7 +212,7 @@ def _usable(
     for recording in recordings:
         if recording.num_frames < MIN_FRAMES:
             raise ValueError(
-                f"recording {recording.recording_id!r}: expected at least {MIN_FRAMES} frames, got "
+                f"{name_with_file(recording)}: expected at least {MIN_FRAMES} frames, got "
                 f"{recording.num_frames}; leave it out (or, if one row is one neuron, transpose it)"
             )
         constant = _constant(recording.traces)

@@ -105,7 +105,8 @@ def prepare(recording: Recording, preparation: Preparation) -> tuple[Recording, 
     return recording, left_out
 
 
-def _name(recording: Recording) -> str:
+def name_with_file(recording: Recording) -> str:
+    """Return what messages call a recording: its id, and its file where that is known."""
     file = recording.source.get("file")
     return f"recording {recording.recording_id!r}" + (f" ({file})" if file else "")
 
@@ -169,8 +170,9 @@ def _longest(recording: Recording, gaps: np.ndarray) -> float:
 
 def _refusal(recording: Recording, bad: np.ndarray, gaps: np.ndarray) -> str:
     return (
-        f"{_name(recording)}: expected finite traces, got NaN or infinite values in {bad.any(axis=1).sum()} of "
-        f"{count(len(bad), 'neuron')} and {bad.any(axis=0).sum()} of {bad.shape[1]} frames{_whole_frames(bad)}, the "
+        f"{name_with_file(recording)}: expected finite traces, got NaN or infinite values in "
+        f"{bad.any(axis=1).sum()} of {count(len(bad), 'neuron')} and {bad.any(axis=0).sum()} of {bad.shape[1]} "
+        f"frames{_whole_frames(bad)}, the "
         f"longest gap {_longest(recording, gaps):g} s; pass --nan interpolate with --max-gap in seconds, or --nan "
         "drop to leave these neurons out"
     )
@@ -193,7 +195,7 @@ def _require_short_gaps(recording: Recording, gaps: np.ndarray, max_gap: float) 
     refused = gaps[too_long | at_edge]
     if len(refused):
         raise ValueError(
-            f"{_name(recording)}: expected gaps of at most {max_gap:g} s with values on both sides, got "
+            f"{name_with_file(recording)}: expected gaps of at most {max_gap:g} s with values on both sides, got "
             f"{count(int(too_long.sum()), 'longer gap')} and {at_edge.sum()} at the start or end of a segment, in "
             f"{len(np.unique(refused[:, 0]))} of {count(recording.num_neurons, 'neuron')}, the longest "
             f"{_longest(recording, refused):g} s; raise --max-gap, cut the ends off, or pass --nan drop"
@@ -215,13 +217,13 @@ def _interpolated(traces: np.ndarray, bad: np.ndarray) -> np.ndarray:
 def _to_dff(recording: Recording, seconds: float, percentile: float) -> tuple[Recording, dict[str, Any]]:
     if recording.trace_kind != "fluorescence":
         raise ValueError(
-            f"{_name(recording)}: expected fluorescence to make dF/F of, got {recording.trace_kind}; leave "
+            f"{name_with_file(recording)}: expected fluorescence to make dF/F of, got {recording.trace_kind}; leave "
             "--dff-window out, or pass --trace-kind fluorescence where the file holds it"
         )
     window = seconds * recording.sampling_rate
     if window < MIN_DFF_FRAMES:
         raise ValueError(
-            f"{_name(recording)}: expected --dff-window of at least {MIN_DFF_FRAMES} frames, "
+            f"{name_with_file(recording)}: expected --dff-window of at least {MIN_DFF_FRAMES} frames, "
             f"{MIN_DFF_FRAMES / recording.sampling_rate:.3g} s at {recording.sampling_rate:.6g} Hz, got {seconds:g} s"
         )
     half = round(window / 2)
@@ -241,8 +243,8 @@ def _to_dff(recording: Recording, seconds: float, percentile: float) -> tuple[Re
 
 def _unfit(recording: Recording, unfit: np.ndarray) -> str:
     return (
-        f"{_name(recording)}: expected fluorescence clearly above 0 to divide by, got a baseline at or below 0 or a "
-        f"tenth of the median in {unfit.sum()} of {count(len(unfit), 'neuron')}: roi "
+        f"{name_with_file(recording)}: expected fluorescence clearly above 0 to divide by, got a baseline at or below 0 or "
+        f"a tenth of the median in {unfit.sum()} of {count(len(unfit), 'neuron')}: roi "
         f"{some(list(itertools.compress(recording.roi_ids, unfit)))}; leave --dff-window out, or subtract less "
         "background or neuropil"
     )
@@ -276,12 +278,12 @@ def _resample(recording: Recording, rate: float) -> tuple[Recording, dict[str, A
     ratio = rate / recording.sampling_rate
     if ratio > MAX_UPSAMPLING:
         raise ValueError(
-            f"{_name(recording)}: expected --resample-to at most {MAX_UPSAMPLING} times its "
+            f"{name_with_file(recording)}: expected --resample-to at most {MAX_UPSAMPLING} times its "
             f"{recording.sampling_rate:.6g} Hz, since nothing is known between frames, got {rate:g}"
         )
     if recording.num_frames * ratio < MIN_FRAMES:
         raise ValueError(
-            f"{_name(recording)}: expected --resample-to to leave at least {MIN_FRAMES} frames of its "
+            f"{name_with_file(recording)}: expected --resample-to to leave at least {MIN_FRAMES} frames of its "
             f"{recording.num_frames} at {recording.sampling_rate:.6g} Hz, got {rate:g}; resample to more"
         )
     factor = _rational(ratio)

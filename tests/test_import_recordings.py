@@ -133,7 +133,7 @@ def test_positions_of_a_table_come_by_flag_or_metadata(tmp_path):
 @pytest.mark.parametrize(
     ("changes", "flags", "message"),
     [
-        ({"frames": 31}, {}, "recording 'a': expected at least 32 frames, got 31"),
+        ({"frames": 31}, {}, r"recording 'a' \(a.npz\): expected at least 32 frames, got 31"),
         ({"edit": lose(2, 3)}, {}, r"'a' \(a.npz\).*1 of 6 neurons and 3 of 40 frames.*--nan interpolate.*--nan drop"),
         ({"edit": lose(2, 3)}, {"preparation": FILL}, "0 longer gaps and 1 at the start or end of a segment"),
         ({"edit": lose(slice(None), 3)}, {"preparation": DROP}, "a: 6 of 6 neurons hold NaN.*frames 0 to 2, counted"),
