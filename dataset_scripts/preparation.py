@@ -243,8 +243,8 @@ def _to_dff(recording: Recording, seconds: float, percentile: float) -> tuple[Re
 
 def _unfit(recording: Recording, unfit: np.ndarray) -> str:
     return (
-        f"{name_with_file(recording)}: expected fluorescence clearly above 0 to divide by, got a baseline at or below 0 or "
-        f"a tenth of the median in {unfit.sum()} of {count(len(unfit), 'neuron')}: roi "
+        f"{name_with_file(recording)}: expected fluorescence clearly above 0 to divide by, got a baseline at or below "
+        f"0 or a tenth of the median in {unfit.sum()} of {count(len(unfit), 'neuron')}: roi "
         f"{some(list(itertools.compress(recording.roi_ids, unfit)))}; leave --dff-window out, or subtract less "
         "background or neuropil"
     )
