@@ -240,7 +240,8 @@ def _groups_in(group: h5py.Group, seen: set) -> Iterator[h5py.Group]:
         info = h5py.h5g.get_objinfo(group.id, name, False)
         if info.type == h5py.h5g.GROUP and info.objno not in seen:
             seen.add(info.objno)
-            yield group[name]
+            # A name in no encoding is damage, and h5py would pass it on as bytes.
+            yield group[name.decode()]
 
 
 def _natural(path: str) -> list[str | int]:
@@ -254,7 +255,7 @@ def _region(group: h5py.Group, where: str) -> tuple[h5py.Group, np.ndarray]:
     if not isinstance(reference, h5py.Reference) or not reference:
         raise Refused(f"{where}: expected rois that refer to a PlaneSegmentation, found none; the ROIs are unknown")
     table = group.file[reference]
-    if not isinstance(table, h5py.Group) or member(table, "id") is None:
+    if not isinstance(table, h5py.Group) or not isinstance(table.name, str) or member(table, "id") is None:
         raise Refused(f"{where}: expected rois that refer to a PlaneSegmentation with ids, got {table.name}")
     rows = read_array(group, "rois", where)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":

@@ -182,6 +182,11 @@ def test_a_rate_and_timestamps_must_agree_and_a_stated_rate_wins():
     assert clock.notes == ("the stated sampling rate was used, not that of timestamps",)
 
 
+def test_timestamps_that_are_texts_are_refused():
+    series = made(put(f"{PATH}/timestamps", [str(time) for time in TIMES]))
+    refused(read_clock, series, match="expected numbers in timestamps, got object")
+
+
 def test_timestamps_in_another_unit_are_refused():
     series = made(put(f"{PATH}/timestamps", 1000 * TIMES, unit="milliseconds"))
     refused(read_clock, series, match="expected timestamps in seconds, got 'milliseconds'")
@@ -208,6 +213,13 @@ def test_groups_that_contain_themselves_and_links_out_of_the_file_are_no_trap(tm
 
     with open_nwb(save(tmp_path / "a.nwb", add)) as file:
         assert find_series(file) == [PATH]
+
+
+def test_a_name_in_no_encoding_is_one_plain_line(tmp_path):
+    path = save(tmp_path / "a.nwb", lambda file: file.create_group("/processing/latin_1"))
+    path.write_bytes(path.read_bytes().replace(b"latin_1", b"latin\xe9\xe9"))
+    with open_nwb(path) as file:
+        refused(find_series, file, match="expected an HDF5 file, got one that cannot be read")
 
 
 class Counting(io.BytesIO):
