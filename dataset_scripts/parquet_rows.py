@@ -167,7 +167,7 @@ def add_columns(path: Path, columns: Mapping[str, str], labels: Iterable[str]) -
         for table in _row_groups(path):
             for name in set(schema.names) - set(table.column_names):
                 table = table.append_column(name, pa.nulls(table.num_rows, schema.field(name).type))
-            writer.write_table(table.select(schema.names).replace_schema_metadata(schema.metadata))
+            writer.write_table(table.select(schema.names))
     return True
 
 

@@ -173,6 +173,12 @@ def test_traces_of_unequal_length_in_two_row_groups_are_refused(stored):
     assert "cannot be read" in reads_or_refuses(lambda: read_recording(path))
 
 
+def test_fewer_traces_than_rows_are_refused(stored, monkeypatch):
+    path, whole = stored(recording()), parquet_rows._block
+    monkeypatch.setattr(parquet_rows, "_block", lambda column: whole(column)[:-1])
+    assert "2 traces in 3 rows" in reads_or_refuses(lambda: read_recording(path))
+
+
 def test_a_few_bytes_that_stand_for_many_values_are_refused(stored, monkeypatch):
     wide = stored(recording(traces=np.zeros((3, 2**19), dtype=np.float32)), name="wide")
     long = stored(recording(), lambda table: table.take(pa.array(np.zeros(2**18, dtype=np.int64))), name="long")
