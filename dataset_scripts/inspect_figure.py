@@ -81,7 +81,9 @@ def _draw_raster(panel: Axes, recording: Recording) -> None:
     some_of = f", {len(rows)} of {recording.num_neurons}" if len(rows) < recording.num_neurons else ""
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set(xlabel="time (s)", ylabel=f"neurons by first principal component{some_of}")
-    panel.set_title("Traces" + (", segments begin at ▾" if len(borders) else ""), loc="left", fontsize="medium")
+    missing = ", NaN in blue" if np.isnan(z).any() else ""
+    marks = ", segments begin at ▾" if len(borders) else ""
+    panel.set_title(f"Traces{missing}{marks}", loc="left", fontsize="medium", pad=10)
 
 
 def _standardised(traces: np.ndarray) -> np.ndarray:

@@ -137,7 +137,7 @@ def _traces(quality: Quality) -> _Findings:
         yield f"neurons over {_NOISY} times as noisy as the others", _of(noisy, quality), advice
     drift = known_median(quality.drift)
     if drift > 1:
-        advice = "bleaching or moving focus: divide by a running baseline, or expect slow trends in the channels"
+        advice = "bleaching or moving focus: import fluorescence with --dff-window, or expect slow trends"
         yield "baselines that wander by over one SD in most neurons", f"median {drift:.2f} SD", advice
 
 
