@@ -10,7 +10,7 @@ import pytest
 from neurt import cli
 from neurt.inference import embed
 
-COMMANDS = "convert simulate import pretrain finetune evaluate embed reconstruct demo".split()
+COMMANDS = "convert simulate import inspect pretrain finetune evaluate embed reconstruct demo".split()
 
 
 @pytest.fixture

@@ -44,6 +44,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("neurt")]
     pipeline = [line for line in commands if not line.startswith("neurt convert")]
     assert [line.split()[1] for line in pipeline] == [
+        "inspect",
         "import",
         "pretrain",
         "finetune",
@@ -53,7 +54,13 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
     ]
     for line in pipeline:
         app(shlex.split(line)[1:], standalone_mode=False)
-    for output in ("embeddings.parquet", "reconstructions.parquet", "CLASSIFIER/summary.md", "MODEL/results.json"):
+    for output in (
+        "inspection.png",
+        "embeddings.parquet",
+        "reconstructions.parquet",
+        "CLASSIFIER/summary.md",
+        "MODEL/results.json",
+    ):
         assert (workplace / output).exists()
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
