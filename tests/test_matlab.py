@@ -131,6 +131,10 @@ def test_files_that_matlab_itself_wrote_are_read():
         assert file["testobject"] == Opaque("inline")
     with open_matlab(SCIPY_FILES / "some_functions.mat") as file:
         assert file["sqr"] == Opaque("function_handle")
+    with open_matlab(SCIPY_FILES / "teststringarray_7.4_GLNX86.mat") as file:
+        assert file["teststringarray"] == "one  two  three"
+    with open_matlab(SCIPY_FILES / "testunicode_7.4_GLNX86.mat") as file:
+        assert file["testunicode"].startswith("Japanese")
     with open_matlab(SCIPY_FILES / "test_empty_struct.mat") as file:
         assert file["a"] == {}
     with open_matlab(SCIPY_FILES / "testhdf5_7.4_GLNX86.mat") as file:

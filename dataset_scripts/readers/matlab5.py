@@ -19,7 +19,7 @@ from .sparse import checked_columns
 # Kinds of elements (miINT8 ...) and classes of arrays (mxCELL_CLASS ...) as the format numbers them.
 _NUMBERS = {1: "i1", 2: "u1", 3: "i2", 4: "u2", 5: "i4", 6: "u4", 7: "f4", 9: "f8", 12: "i8", 13: "u8"}
 _TEXTS = {16: "utf-8", 17: "utf-16", 18: "utf-32"}
-_COMPRESSED = 15
+_COMPRESSED, _UTF8 = 15, 16
 _CELL, _STRUCT, _OLD_OBJECT, _CHAR, _SPARSE, _FUNCTION, _OPAQUE = 1, 2, 3, 4, 5, 16, 17
 _CLASSES = {6: "f8", 7: "f4", 8: "i1", 9: "u1", 10: "i2", 11: "u2", 12: "i4", 13: "u4", 14: "i8", 15: "u8"}
 _LOGICAL, _COMPLEX = 0x200, 0x800
@@ -174,9 +174,12 @@ def _numbers(kind: int, content: memoryview, order: str) -> np.ndarray:
 
 def _text(kind: int, content: memoryview, shape: tuple[int, ...], order: str) -> str:
     if kind in _TEXTS:
-        return bytes(content).decode(_TEXTS[kind] + ("" if kind == 16 else {"<": "-le", ">": "-be"}[order]))
-    # Rows one after the other, though columns are stored.
-    return "".join(map(chr, _numbers(kind, content, order).reshape(shape, order="F").ravel()))
+        endings = {"<": "-le", ">": "-be"}
+        text = bytes(content).decode(_TEXTS[kind] + ("" if kind == _UTF8 else endings[order]), errors="replace")
+    else:
+        text = "".join(map(chr, _numbers(kind, content, order)))
+    # Columns are stored; rows are read.
+    return text if math.prod(shape) != len(text) else "".join(np.reshape(list(text), shape, order="F").ravel())
 
 
 def _shaped(numbers: np.ndarray, shape: tuple[int, ...]) -> np.ndarray | Stack:
