@@ -7,7 +7,7 @@ import pytest
 from damaged_files import damage, damages, reads_or_refuses
 from hypothesis import given
 from hypothesis import strategies as st
-from neurt.dataset_scripts.metadata import Facts
+from neurt.dataset_scripts.metadata import Facts, match_metadata
 from neurt.dataset_scripts.readers import detect
 from neurt.dataset_scripts.readers.original_neurt import find_original_neurt, read_original_neurt
 
@@ -91,6 +91,8 @@ def test_every_field_is_a_recording_that_a_table_of_files_can_name(tmp_path):
         ("meta.json#2", "meta_2", "meta_2", None),
     ]
     assert [r.num_neurons for r in read(tmp_path)] == [3, 3, 2]
+    table = {f"meta.json#{i}": Facts(subject=f"m{i}") for i in range(3)}
+    assert match_metadata(table, [source.file for source in sources]) == table
 
 
 def test_folders_above_are_part_of_the_name(tmp_path):
