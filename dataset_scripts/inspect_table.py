@@ -28,7 +28,7 @@ _MEANINGS = {
     "drift": "median over neurons of the change of the 10th percentile over thirds of the recording, in SD",
     "look like": "a guess from the shape of the traces, ? where they could be anything",
     "distances": f"between neurons, at the quantiles {', '.join(f'{q:g}' for q in QUANTILES)}",
-    "alone": "neurons with fewer than two near or two far neurons at the radius",
+    "alone": "neurons with fewer than two near or two far neurons at the radius; - where not counted",
 }
 
 

@@ -19,6 +19,9 @@ QUANTILES = (0.1, 0.3, 0.5, 0.9, 1.0)
 SPLIT_DISTANCE, SPLIT_CORRELATION = 10.0, 0.95
 # No tissue packs more cells that close to each cell: such positions are wrong, and comparing their pairs never ends.
 _MOST_CLOSE = 50
+# Every pair of this many neurons takes half a gigabyte; larger fields are judged by neurons picked evenly among them.
+_MOST_COMPARED = 5000
+_MOST_GUESSED_FROM = 1000
 _BASELINE_PERCENTILE = 10
 _SATURATED_SHARE, _SATURATED_FRAMES = 0.01, 10
 
@@ -28,12 +31,14 @@ class Distances:
     """How the neurons of a field lie; lengths in the unit of the positions.
 
     Args:
-        quantiles: Of the distances between all pairs, at `QUANTILES`; the last is the largest distance.
+        quantiles: Of the distances between all pairs (of 5,000 neurons where there are more), at `QUANTILES`; the last
+            is the largest distance.
         extent: Width and height of the area that the neurons fill.
         same_position: Neurons that lie exactly where another one before them does.
         crowded: Whether there are more neurons within 10 µm or px of each other than tissue can hold.
         radius: The neighbourhood radius; None where it is given in another unit than the positions.
-        alone: Neurons with fewer than two near or two far neurons, which give no windows; None without a radius.
+        alone: Neurons with fewer than two near or two far neurons, which give no windows; None without a radius or
+            with more than 5,000 neurons.
     """
 
     quantiles: tuple[float, ...]
@@ -228,7 +233,7 @@ def drifts(traces: np.ndarray) -> np.ndarray:
 def guess_trace_kinds(traces: np.ndarray) -> tuple[str, ...]:
     """The trace kinds that traces (N, T) look like; none where they could be anything. A guess changes no data.
 
-    Each rule looks at medians over neurons, in this order:
+    Each rule looks at medians over neurons (1,000 of them where there are more), in this order:
 
     1. At least 30 % exact zeros and nothing below 0 is the output of a model of the activity: "deconvolved" or
        "events" where neighbouring frames correlate by under 0.8, "denoised" where by over 0.9.
@@ -237,7 +242,7 @@ def guess_trace_kinds(traces: np.ndarray) -> tuple[str, ...]:
     3. A baseline (10th percentile) above 10 and above one standard deviation: "fluorescence" in counts of a camera.
     4. A baseline between −1 and 1 and a standard deviation of 0.01 to 5: "dff".
     """
-    seen = [features for trace in traces if (features := _features(trace)) is not None]
+    seen = [features for trace in _evenly(traces, _MOST_GUESSED_FROM) if (features := _features(trace)) is not None]
     if not seen:
         return ()
     zeros, least, correlation, roughness, baseline, spread = np.median(seen, axis=0)
@@ -300,7 +305,8 @@ def _is_crowded(centroids: np.ndarray) -> bool:
 def measure_distances(recording: Recording, radius: float, radius_unit: str) -> Distances:
     """Measure how the two or more neurons with positions lie, and how many have too few neighbours at the radius."""
     centroids = recording.centroids[positioned(recording)].astype(np.float64)
-    distances = pairwise_distances(centroids)
+    compared = _evenly(centroids, _MOST_COMPARED)
+    distances = pairwise_distances(compared)
     between = distances[~np.tri(len(distances), dtype=bool)]
     used = neighbour_radius(between, radius, radius_unit, recording.coordinate_unit)
     return Distances(
@@ -309,7 +315,7 @@ def measure_distances(recording: Recording, radius: float, radius_unit: str) -> 
         same_position=len(centroids) - len(np.unique(centroids, axis=0)),
         crowded=_is_crowded(centroids),
         radius=used,
-        alone=None if used is None else _count_alone(distances, used),
+        alone=None if used is None or len(compared) < len(centroids) else _count_alone(distances, used),
     )
 
 
@@ -339,6 +345,10 @@ def _count_alone(distances: np.ndarray, radius: float) -> int:
     near = (distances < radius).sum(axis=1) - 1  # itself
     far = (distances > radius).sum(axis=1)
     return int((np.minimum(near, far) < MIN_NEIGHBOURS).sum())
+
+
+def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)]
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

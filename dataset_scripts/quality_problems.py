@@ -170,7 +170,7 @@ def _field(quality: Quality) -> _Findings:
     if distances.radius is None:
         advice = "pass --um-per-pixel, or use --radius-unit quantile"
         yield f"positions in {unit}, another unit than the radius", "", advice
-    elif quality.positioned >= MIN_NEURONS and distances.alone > _MANY_ALONE * quality.positioned:
+    elif quality.positioned >= MIN_NEURONS and (distances.alone or 0) > _MANY_ALONE * quality.positioned:
         value = f"{distances.alone} of {quality.positioned} neurons"
         yield "too few near or far neurons at the radius", value, "they give no windows: try another --radius"
 

@@ -143,6 +143,15 @@ def test_a_radius_in_another_unit_than_the_positions_counts_nothing():
     assert got.radius is None and got.alone is None
 
 
+def test_a_large_field_is_judged_by_some_of_its_neurons(monkeypatch):
+    monkeypatch.setattr("neurt.dataset_scripts.quality._MOST_COMPARED", 3)
+    centroids = np.array([[x, 0] for x in (0, 1, 20, 21, 100)], dtype=float)
+    got = measure(recording(RNG.random((5, 40)), centroids=centroids, coordinate_unit="um")).distances
+    # The first, the middle and the last of five: distances 20, 80, 100.
+    assert got.quantiles[2:] == pytest.approx((80, 96, 100))
+    assert got.radius == got.quantiles[1] and got.alone is None
+
+
 def test_nan_constant_clipped_and_repeated_traces_are_counted():
     wave = np.sin(np.arange(900) / 10) + 0.001 * RNG.standard_normal(900)
     events = (RNG.random(900) < 0.1).astype(float)
