@@ -121,7 +121,8 @@ def inspect_recordings(
     flags = {"sampling_rate": sampling_rate, "um_per_pixel": um_per_pixel}
     options = {"trace_kind": trace_kind, "series": series}
     if (Path(path) / "manifest.json").is_file():
-        _refuse_beside_build({"metadata": metadata, **flags, **options})
+        stated_format = None if format == "auto" else format
+        _refuse_beside_build({"format": stated_format, "metadata": metadata, **flags, **options})
         format, parts, notes = "build", _parts_of_build(Path(path)), []
     else:
         format, found = detect(Path(path), format)
@@ -130,7 +131,8 @@ def inspect_recordings(
         _check_options(format, options, Facts(**flags), found.sources)
         facts = _facts_by_file(found.sources, metadata, Facts(**flags))
         parts = _parts_of_files(format, found.sources, facts, options)
-        notes = [f"left {file}: {why}" for file, why in found.passed_over]
+        table = Path(metadata).name if metadata else None
+        notes = [f"left {file}: {why}" for file, why in found.passed_over if file != table]
     measured, unreadable = _measure_all(parts, radius, radius_unit)
     qualities = tuple(quality for _, quality in measured)
     drawn = _chosen(measured, recording) if figure is not None else None

@@ -203,6 +203,14 @@ def test_what_is_stated_counts_as_in_an_import(tmp_path, neurt):
     assert neurt(tmp_path / "in", "--radius", 2)[2].startswith("neurt: expected neighbour_radius between 0 and 1")
 
 
+def test_the_table_of_metadata_is_no_file_that_was_left(tmp_path):
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text("x,y\n" + "1,2\n" * 40)
+    rows = tmp_path / "in" / "recordings.csv"
+    rows.write_text("file,sampling_rate\na.csv,8\n")
+    assert inspect_recordings(tmp_path / "in", metadata=rows, trace_kind="dff").notes == ()
+
+
 def test_notes_of_readers_and_files_that_were_left_follow_the_problems(tmp_path, neurt):
     save(tmp_path / "in" / "a.npz", stimulus=np.zeros(3))
     np.savez(tmp_path / "in" / "b.npz", behaviour=np.zeros(3))
@@ -224,10 +232,9 @@ def test_a_build_is_read_recording_by_recording_and_a_damaged_one_is_a_problem(t
     assert [one["recording_id"] for one in measures["recordings"]] == ["a", "c"] and list(measures["unreadable"]) == [
         "b"
     ]
-    code, _, err = neurt(build, "--um-per-pixel", 1)
-    assert code == 2 and err.startswith(
-        "neurt: --um-per-pixel: expected only with files that are still to be imported"
-    )
+    for flag, value in (("--um-per-pixel", 1), ("--format", "npz")):
+        code, _, err = neurt(build, flag, value)
+        assert code == 2 and err.startswith(f"neurt: {flag}: expected only with files that are still to be imported")
 
 
 def test_simulated_recordings_are_called_so(tmp_path, neurt, build):
