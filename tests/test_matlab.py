@@ -116,6 +116,14 @@ def test_objects_of_version_7_are_named_on_their_own_and_in_structures(tmp_path)
         assert file["results"] == {"P": Opaque("table")}
 
 
+def test_an_element_that_says_to_be_longer_than_its_variable_is_refused(tmp_path):
+    head = element(6, struct.pack("<II", 1, 0)) + element(5, struct.pack("<ii", 1, 1)) + element(1, b"stat")
+    body = element(14, head + struct.pack("<II", 14, 1000))
+    (tmp_path / "a.mat").write_bytes(b"MATLAB 5.0 MAT-file".ljust(124) + b"\x00\x01IM" + body)
+    with open_matlab(tmp_path / "a.mat") as file, pytest.raises(ValueError, match="in the middle of an element"):
+        file["stat"]
+
+
 @pytest.mark.skipif(not SCIPY_FILES.is_dir(), reason="SciPy is installed without its test files")
 def test_files_that_matlab_itself_wrote_are_read():
     for version in ("6.1_SOL2", "7.4_GLNX86"):
