@@ -142,6 +142,12 @@ def test_epochs_and_holes_begin_segments():
     assert recording_from_pynapple(frame, **WHO).segment_starts == (0, 20, 40, 60)
 
 
+def test_pauses_between_many_short_epochs_are_not_irregular_times():
+    times = np.add.outer(10 * np.arange(8), np.arange(5) / 10).ravel()
+    got = recording_from_pynapple(tsdframe(times, epochs=[(10 * i, 10 * i + 1) for i in range(8)]), **WHO)
+    assert got.sampling_rate == pytest.approx(10) and got.segment_starts == tuple(range(0, 40, 5))
+
+
 def test_irregular_times_need_a_stated_rate():
     frame = tsdframe(np.cumsum([0.1, 0.9] * 20))
     with pytest.raises(ValueError, match=r"recording 'm1_day1': .*irregular \(\d+% of the steps.*pass sampling_rate"):
