@@ -115,6 +115,7 @@ def _check_origin(origin: Mapping[str, Any]) -> None:
     _require(all(isinstance(origin.get(name, ""), str) for name in ("title", "licence", "licence_name")))
     for name in ("citation", "changes"):
         _require(isinstance(origin.get(name, []), list))
+    _require(all(isinstance(meaning, str) for meaning in origin.get("columns", {}).values()))
 
 
 def _check_entry(entry: Mapping[str, Any]) -> None:

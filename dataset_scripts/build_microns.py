@@ -242,6 +242,13 @@ def _origin(dandiset: str | None) -> dict[str, Any]:
             "sampling_rate was computed from the timestamps.",
             "unit_id is unique within a scan only; pt_root_id tells a neuron across scans.",
         ],
+        "columns": {
+            "mask_type": "soma or artifact",
+            "pt_root_id": "the neuron in the electron microscopy volume, the same in every scan",
+            "field_x_um": "origin of the field in µm, as in its file",
+            "field_y_um": "origin of the field in µm, as in its file",
+            "field_z_um": "depth of the field in µm, as in its file",
+        },
     }
 
 

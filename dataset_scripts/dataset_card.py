@@ -19,7 +19,7 @@ _COLUMNS = """\
 | `recording_id`, `subject_id`, `session_id` | string | recording (one imaging field), animal, imaging session |
 | `field` | int32, nullable | number of the imaging field or plane |
 | `roi_id` | string | the neuron, unique within its recording |
-| `unit_id` | int64, nullable | the neuron across recordings |
+| `unit_id` | int64, nullable | identity of the neuron, as its source numbers it |
 | `trace` | list of float32 | activity, one value per frame; what it is says `trace_kind`; not in `units` |
 | `sampling_rate` | float64 | frames per second (Hz) |
 | `x_um`, `y_um`, `z_um` | float32, nullable | position in µm |
@@ -57,7 +57,7 @@ def render_card(manifest: Mapping[str, Any]) -> str:
         f"columns, `units` the same rows without the traces.{warning}",
         _USE,
         "## Contents\n\n" + _contents(files),
-        "## Columns\n\n" + _columns(files, manifest["class_labels"]),
+        "## Columns\n\n" + _columns(files, manifest["class_labels"], _meanings(steps)),
         "## How it was made\n\n" + _steps(steps) + f"\n\nThe layout is format {manifest['format']} of NEuRT builds; "
         "`manifest.json` has the SHA-256 of every file.",
         *_changes(_origins(steps)),
@@ -177,9 +177,20 @@ def _size(number: int) -> str:
     return f"{number / 1000**power:.1f} {_SIZES[power]}"
 
 
-def _columns(files: Sequence[Mapping[str, Any]], class_labels: Mapping[str, Sequence[str]]) -> str:
+def _meanings(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
+    """Return what the origins of the recordings say about columns of their own."""
+    origins = [step.get("origin") or {} for step in steps]
+    return {name: meaning for origin in origins for name, meaning in origin.get("columns", {}).items()}
+
+
+def _columns(
+    files: Sequence[Mapping[str, Any]], class_labels: Mapping[str, Sequence[str]], meanings: Mapping[str, str]
+) -> str:
     columns, labels = further_columns(files)
-    rows = [f"| `{name}` | {kind}, nullable | of each neuron |" for name, kind in columns.items()]
+    rows = [
+        f"| `{name}` | {kind}, nullable | {_text(meanings.get(name, 'of each neuron'))} |"
+        for name, kind in columns.items()
+    ]
     for name in labels:
         if name in class_labels:
             kind, values = "class label", [f"{i} = {_text(value)}" for i, value in enumerate(class_labels[name])]

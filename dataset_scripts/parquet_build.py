@@ -166,7 +166,8 @@ def finish_build(
         class_labels: Names of the classes of those labels that are classes, in the order of their ids.
             `datasets.load_dataset` gives these as ClassLabel. Names that a build has keep their ids.
         origin: Where the recordings come from, for the card: any of "title", "licence" (a tag of the Hub such as
-            "cc-by-4.0"), "licence_name", "citation" and "changes" (lists of sentences).
+            "cc-by-4.0"), "licence_name", "citation" and "changes" (lists of sentences), "columns" (what those of
+            `Recording.columns` mean).
 
     Raises:
         ValueError: If the target holds something else, a recording is there twice, a staged file is missing, a column

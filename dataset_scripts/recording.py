@@ -31,7 +31,7 @@ class Recording:
         coordinate_unit: "um" or "px"; None without centroids.
         trace_kind: One of "fluorescence", "dff", "denoised", "deconvolved", "events".
         accepted: Bool of shape (N,), the curator's choice; all True by default.
-        unit_ids: Identity of each neuron across recordings, int64 of shape (N,), -1 where unknown, or None.
+        unit_ids: Identity of each neuron as its source numbers it, int64 (N,), -1 where unknown, or None.
         field: Number of the imaging field or plane, if there are several.
         modality: For example "two-photon"; "simulated" where no animal was recorded.
         segment_starts: Frames at which concatenated trials or bouts begin; always starts with 0.

@@ -166,6 +166,7 @@ class WindowDataset(Dataset):
         label2id: Mapping[str, int] | None = None,
         missing_neighbours: str = "error",
     ):
+        self.label, self.label2id = label, label2id
         self.epoch = 0
         self.skipped: dict[str, str] = {}
         self.dropped: dict[str, dict[str, int]] = {}

@@ -67,6 +67,7 @@ def test_an_entry_says_what_is_in_the_file(build):
         (("steps", 0, "parameters"), []),
         (("steps", 0, "origin"), {"licence": ["a"]}),
         (("steps", 0, "origin"), {"changes": "all"}),
+        (("steps", 0, "origin"), {"columns": ["quality"]}),
         (("class_labels",), []),
         (("class_labels", "genotype"), "WT"),
     ],

@@ -90,6 +90,12 @@ def test_a_stated_origin_gives_title_licence_citation_and_changes(tmp_path):
     assert "None is stated" not in card
 
 
+def test_an_origin_says_what_columns_of_its_own_mean(tmp_path):
+    card = built(tmp_path, full_recording(), origin={"columns": {"snr": "signal | noise"}})
+    assert "| `snr` | float32, nullable | signal \\| noise |" in card
+    assert "| `quality` | float64, nullable | of each neuron |" in card
+
+
 def test_without_an_origin_no_licence_is_claimed(tmp_path):
     card = built(tmp_path, recording())
     assert DatasetCard(card).data.license is None and "None is stated here" in card
