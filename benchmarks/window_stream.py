@@ -97,20 +97,20 @@ def make_candidates(folder: Path) -> tuple[dict[str, Callable[[], object]], dict
 
 
 def memory_rows(folder: Path) -> Iterator[list[str]]:
-    """Memory above that before the stream, in MiB, after some of the small recordings, and the most seen."""
+    """Memory above that before any stream, in MiB, after some of the small recordings, and the most seen."""
     build = make_build(folder / "small", SMALL_RECORDINGS, SMALL_NEURONS, SMALL_FRAMES)
+    idle = psutil.Process().memory_info().rss
     for mixed in (1, 4):
-        memory = streamed_memory(build, mixed)
+        memory = [total - idle for total in streamed_memory(build, mixed)]
         values = [memory[int(share * (len(memory) - 1))] for share in (0.1, 0.5, 1)] + [max(memory)]
         yield [str(mixed), *(f"{value / MIB:.0f}" for value in values)]
 
 
 def streamed_memory(build: Path, mixed_recordings: int) -> list[int]:
-    """Bytes above idle, once every thousand windows."""
+    """Bytes that the process holds, once every thousand windows."""
     process = psutil.Process()
-    idle = process.memory_info().rss
     windows = stream_windows(build, NeurtProcessor(), mixed_recordings=mixed_recordings)
-    return [process.memory_info().rss - idle for i, _ in enumerate(windows) if i % 1000 == 0]
+    return [process.memory_info().rss for i, _ in enumerate(windows) if i % 1000 == 0]
 
 
 def report(times: dict[str, list[float]], counts: dict[str, int], memory: list[list[str]]) -> str:
