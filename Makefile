@@ -30,6 +30,8 @@ benchmarks: install
 	$(BIN)/python benchmarks/neighbour_channels.py
 	$(BIN)/python benchmarks/training_step.py
 	$(BIN)/python benchmarks/planted_groups.py
+	$(BIN)/python benchmarks/build_microns.py
+	$(BIN)/python benchmarks/window_stream.py
 
 clean:
 	rm -rf $(VENV) demo_output build dist *.egg-info

@@ -1,6 +1,6 @@
 """Build the traces of the MICrONS functional release from its public NWB files, one recording per imaging field.
 
-    neurt build-microns dandi:000402@0.240430.2132 --output BUILD --scan-units ScanUnit.csv --jobs 4
+    neurt build-microns dandi:000402@0.240430.2138 --output BUILD --scan-units ScanUnit.csv --jobs 4
 
 Fields are staged in a hidden folder beside the build, `.{name}.fields`, and become the build when all are there. A
 build that was killed continues with the fields that it lacks and ends with the same bytes.

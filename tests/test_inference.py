@@ -136,7 +136,7 @@ def test_nothing_is_left_where_no_recording_gives_windows(pretrained, rebuild, t
 
 def test_nothing_is_left_of_a_file_that_could_not_be_finished(pretrained, build, tmp_path):
     broken = shutil.copytree(build, tmp_path / "build")
-    last = sorted(broken.rglob("*.parquet"))[-1]
+    last = sorted((broken / "data").rglob("*.parquet"))[-1]
     last.write_bytes(last.read_bytes()[:2000])
     for write in (embed, reconstruct):
         with pytest.raises(ValueError, match="a file that cannot be read"):

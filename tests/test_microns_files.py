@@ -184,13 +184,13 @@ def dandi(monkeypatch):
 
 
 def test_a_dandiset_gives_the_urls_of_its_scans(dandi):
-    found = find_scans("dandi:000402@0.240430.2132", ["5-6", "4-7"])
+    found = find_scans("dandi:000402@0.240430.2138", ["5-6", "4-7"])
     assert found == [
         ScanFile("4-7", NAME.format(4, 7), "https://example.org/blobs/3"),
         ScanFile("5-6", NAME.format(5, 6), "https://example.org/blobs/2"),
     ]
     assert dandi.asked == [
-        ("000402", "0.240430.2132"),
+        ("000402", "0.240430.2138"),
         f"sub-17797/{NAME.format(5, 6)}",
         f"sub-17797/{NAME.format(4, 7)}",
     ]
@@ -198,7 +198,7 @@ def test_a_dandiset_gives_the_urls_of_its_scans(dandi):
 
 def test_a_scan_that_the_dandiset_lacks_is_named(dandi):
     with pytest.raises(ValueError, match=r"expected the file sub-17797/sub-17797_ses-9-scan-3.*No asset at path"):
-        find_scans("dandi:000402@0.240430.2132", ["9-3"])
+        find_scans("dandi:000402@0.240430.2138", ["9-3"])
 
 
 @pytest.mark.parametrize("source", ["dandi:000402", "dandi:000402@", "dandi:000003@0.1", "dandi:000402@../x"])
@@ -207,7 +207,7 @@ def test_a_dandiset_needs_its_number_and_version(source):
         find_scans(source)
 
 
-@pytest.mark.parametrize("source", ["dandi:000402@0.240430.2132", "http://127.0.0.1:9/other.nwb"])
+@pytest.mark.parametrize("source", ["dandi:000402@0.240430.2138", "http://127.0.0.1:9/other.nwb"])
 def test_without_the_extra_the_error_says_what_to_install(monkeypatch, source):
     monkeypatch.setitem(sys.modules, "dandi.dandiapi", None)
     monkeypatch.setitem(sys.modules, "remfile", None)

@@ -260,7 +260,7 @@ def test_the_same_seed_gives_the_same_bytes_and_another_seed_does_not(tmp_path):
         for name in ("first", "again", "other")
     )
     assert first == again
-    assert len(first) == 5 and first.keys() == other.keys()
+    assert len(first) == 6 and first.keys() == other.keys()
     assert all(first[path] != other[path] for path in first)
 
 
