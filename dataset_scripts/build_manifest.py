@@ -174,8 +174,7 @@ def entry_of(recording: Recording, split: str) -> dict[str, Any]:
     Raises:
         ValueError: If a text in it cannot be written as UTF-8.
     """
-    has_position = _has_position(recording)
-    placed = int(has_position.sum())
+    placed = int(recording.positioned.sum())
     entry = {
         "recording_id": recording.recording_id,
         "split": split,
@@ -185,7 +184,7 @@ def entry_of(recording: Recording, split: str) -> dict[str, Any]:
         "neurons": recording.num_neurons,
         "neurons_with_positions": placed,
         # Rejected neurons are in the build on request, but in no window.
-        "neighbour_channels": int((has_position & recording.accepted).sum()) >= MIN_NEURONS,
+        "neighbour_channels": int((recording.positioned & recording.accepted).sum()) >= MIN_NEURONS,
         "coordinate_unit": recording.coordinate_unit if placed else None,
         "frames": recording.num_frames,
         "sampling_rate": float(recording.sampling_rate),
@@ -202,12 +201,6 @@ def entry_of(recording: Recording, split: str) -> dict[str, Any]:
             f"recording {recording.recording_id!r}: expected names and labels that are text, got stray bytes in "
             f"{error.object[max(error.start - 30, 0) : error.end + 30]!a}; rename what they come from"
         ) from None
-
-
-def _has_position(recording: Recording) -> np.ndarray:
-    if recording.centroids is None:
-        return np.zeros(recording.num_neurons, dtype=bool)
-    return np.isfinite(recording.centroids).all(axis=1)
 
 
 def to_json(value: Mapping[str, Any]) -> str:

@@ -12,7 +12,7 @@ from matplotlib.patches import Circle
 from matplotlib.ticker import MaxNLocator
 
 from ..writing_aside import file_aside
-from .quality import Quality, known_median, positioned
+from .quality import Quality, evenly, known_median
 from .recording import Recording
 
 # Told apart without colour vision: by lightness in the raster, by shape and filling on the map.
@@ -57,8 +57,8 @@ def _title(quality: Quality) -> str:
 
 
 def _draw_raster(panel: Axes, recording: Recording) -> None:
-    rows = np.linspace(0, recording.num_neurons - 1, min(recording.num_neurons, _MOST_ROWS)).round().astype(int)
-    z = _binned(_standardised(recording.traces[rows]), _MOST_COLUMNS)
+    traces = evenly(recording.traces, _MOST_ROWS)
+    z = _binned(_standardised(traces), _MOST_COLUMNS)
     # White to black reads the same in print and without colour vision; missing frames stand out by hue.
     shades = matplotlib.colormaps["Greys"].with_extremes(bad=_MISSING)
     image = panel.imshow(
@@ -68,7 +68,7 @@ def _draw_raster(panel: Axes, recording: Recording) -> None:
         cmap=shades,
         vmin=_LEAST_Z,
         vmax=_MOST_Z,
-        extent=(0, recording.num_frames / recording.sampling_rate, len(rows), 0),
+        extent=(0, recording.num_frames / recording.sampling_rate, len(traces), 0),
     )
     panel.figure.colorbar(image, ax=panel, label="activity (z-score)", pad=0.01, shrink=0.5, extend="both")
     borders = np.array(recording.segment_starts[1:]) / recording.sampling_rate
@@ -78,7 +78,7 @@ def _draw_raster(panel: Axes, recording: Recording) -> None:
         panel.plot(
             borders, heights, "v", color=_EXAMPLE, markersize=3, clip_on=False, transform=panel.get_xaxis_transform()
         )
-    some_of = f", {len(rows)} of {recording.num_neurons}" if len(rows) < recording.num_neurons else ""
+    some_of = f", {len(traces)} of {recording.num_neurons}" if len(traces) < recording.num_neurons else ""
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     panel.set(xlabel="time (s)", ylabel=f"neurons by first principal component{some_of}")
     missing = ", NaN in blue" if np.isnan(z).any() else ""
@@ -110,7 +110,7 @@ def _by_first_component(z: np.ndarray) -> np.ndarray:
 def _draw_map(panel: Axes, recording: Recording, quality: Quality) -> None:
     if quality.distances is None:
         return _leave_empty(panel, "Positions", "fewer than two neurons have one")
-    positions = recording.centroids[positioned(recording)].astype(np.float64)
+    positions = recording.centroids[recording.positioned].astype(np.float64)
     # An example in the middle of the field: its circle is seen whole.
     example = np.argmin(np.hypot(*(positions - np.median(positions, axis=0)).T))
     away = np.hypot(*(positions - positions[example]).T)

@@ -126,14 +126,14 @@ def measure(recording: Recording, radius: float = 0.3, radius_unit: str = "quant
     """
     rejected = int((~recording.accepted).sum())
     recording = recording.accepted_neurons()
-    placed = positioned(recording)
+    placed = int(recording.positioned.sum())
     return Quality(
         **_description(recording),
         **_activity(recording),
         rejected=rejected,
-        positioned=int(placed.sum()),
+        positioned=placed,
         split_pairs=() if recording.centroids is None else split_pairs(recording.traces, recording.centroids),
-        distances=None if placed.sum() < 2 else measure_distances(recording, radius, radius_unit),
+        distances=None if placed < 2 else measure_distances(recording, radius, radius_unit),
     )
 
 
@@ -171,13 +171,6 @@ def _activity(recording: Recording) -> dict[str, Any]:
         "drift": drifts(traces),
         "looks_like": guess_trace_kinds(traces),
     }
-
-
-def positioned(recording: Recording) -> np.ndarray:
-    """Which neurons have a position, bool (N,)."""
-    if recording.centroids is None:
-        return np.zeros(recording.num_neurons, dtype=bool)
-    return np.isfinite(recording.centroids).all(axis=1)
 
 
 def noise_levels(
@@ -242,7 +235,7 @@ def guess_trace_kinds(traces: np.ndarray) -> tuple[str, ...]:
     3. A baseline (10th percentile) above 10 and above one standard deviation: "fluorescence" in counts of a camera.
     4. A baseline between −1 and 1 and a standard deviation of 0.01 to 5: "dff".
     """
-    seen = [features for trace in _evenly(traces, _MOST_GUESSED_FROM) if (features := _features(trace)) is not None]
+    seen = [features for trace in evenly(traces, _MOST_GUESSED_FROM) if (features := _features(trace)) is not None]
     if not seen:
         return ()
     zeros, least, correlation, roughness, baseline, spread = np.median(seen, axis=0)
@@ -304,11 +297,14 @@ def _is_crowded(centroids: np.ndarray) -> bool:
 
 def measure_distances(recording: Recording, radius: float, radius_unit: str) -> Distances:
     """Measure how the two or more neurons with positions lie, and how many have too few neighbours at the radius."""
-    centroids = recording.centroids[positioned(recording)].astype(np.float64)
-    compared = _evenly(centroids, _MOST_COMPARED)
+    centroids = recording.centroids[recording.positioned].astype(np.float64)
+    compared = evenly(centroids, _MOST_COMPARED)
     distances = pairwise_distances(compared)
     between = distances[~np.tri(len(distances), dtype=bool)]
-    used = neighbour_radius(between, radius, radius_unit, recording.coordinate_unit)
+    # As the processor has it, which refuses a radius in another unit.
+    used = radius if radius_unit == recording.coordinate_unit else None
+    if radius_unit == "quantile":
+        used = float(np.quantile(between, radius))
     return Distances(
         quantiles=tuple(np.quantile(between, QUANTILES).tolist()),
         extent=tuple(np.ptp(centroids, axis=0).tolist()),
@@ -319,20 +315,9 @@ def measure_distances(recording: Recording, radius: float, radius_unit: str) -> 
     )
 
 
-def neighbour_radius(
-    between: np.ndarray, radius: float, radius_unit: str, coordinate_unit: str | None
-) -> float | None:
-    """The radius in the unit of the positions, or None where it is in another one.
-
-    Args:
-        between: Distance of each pair of neurons once.
-        radius: The processor's `neighbour_radius`.
-        radius_unit: "um", "px" or "quantile".
-        coordinate_unit: Of the distances.
-    """
-    if radius_unit == "quantile":
-        return float(np.quantile(between, radius))
-    return radius if radius_unit == coordinate_unit else None
+def evenly(rows: np.ndarray, most: int) -> np.ndarray:
+    """At most this many of the rows, the first and the last among them, evenly spread."""
+    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)]
 
 
 def known_median(values: np.ndarray) -> float:
@@ -345,10 +330,6 @@ def _count_alone(distances: np.ndarray, radius: float) -> int:
     near = (distances < radius).sum(axis=1) - 1  # itself
     far = (distances > radius).sum(axis=1)
     return int((np.minimum(near, far) < MIN_NEIGHBOURS).sum())
-
-
-def _evenly(rows: np.ndarray, most: int) -> np.ndarray:
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)]
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

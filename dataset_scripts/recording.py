@@ -113,6 +113,13 @@ class Recording:
     def simulated(self) -> bool:
         return self.modality == SIMULATED
 
+    @property
+    def positioned(self) -> np.ndarray:
+        """Which neurons have a position, bool (N,)."""
+        if self.centroids is None:
+            return np.zeros(self.num_neurons, dtype=bool)
+        return np.isfinite(self.centroids).all(axis=1)
+
     def accepted_neurons(self) -> "Recording":
         """The recording without what its curator rejected; itself if that is nothing.
 
