@@ -11,8 +11,13 @@ from typing import Any
 import h5py
 import numpy as np
 
+from .wording import cannot_read
+
+_BLOCK_BYTES = 2**23
+_MOST_BLOCK_BYTES = 2**26
 _MOST_CHUNK_BYTES = 2**30
-UNCHECKED_BYTES = 2**28
+# Compact values lie in the header, and have no size of their own in a damaged one.
+_UNCHECKED_BYTES = 2**16
 # What deflate can make of a byte at most, see https://www.zlib.net/zlib_tech.html.
 _MOST_COMPRESSION = 1032
 _MOST_LINKS = 8
@@ -36,11 +41,7 @@ def readable(where: str | os.PathLike) -> Iterator[None]:
     except Refused:
         raise
     except Exception as error:
-        reason = str(error) or type(error).__name__
-        raise Refused(
-            f"{where}: expected an HDF5 file, got one that cannot be read, perhaps truncated ({reason}); "
-            "copy or export it again"
-        ) from error
+        raise Refused(str(cannot_read(where, "an HDF5 file", error))) from error
 
 
 def open_hdf5(path: str | os.PathLike, file: Any = None) -> h5py.File:
@@ -56,11 +57,12 @@ def open_hdf5(path: str | os.PathLike, file: Any = None) -> h5py.File:
     with readable(path):
         if file is not None:
             return h5py.File(str(path), "r", driver="fileobj", fileobj=file)
-        opened = h5py.File(path, "r")
+        with h5py.File(path, "r") as opened:
+            sizes = opened.id.get_create_plist().get_sizes()
         # Of larger files, most is data.
-        if 0 < Path(path).stat().st_size <= _MOST_SCANNED_BYTES and opened.id.get_create_plist().get_sizes() == (8, 8):
+        if sizes == (8, 8) and Path(path).stat().st_size <= _MOST_SCANNED_BYTES:
             _check_heaps(path)
-        return opened
+        return h5py.File(path, "r")
 
 
 def _check_heaps(path: str | os.PathLike) -> None:
@@ -85,7 +87,7 @@ def _whole_number(data: mmap.mmap, position: int) -> int:
     return int.from_bytes(data[position : position + 8], "little")
 
 
-def place_of(found: h5py.Group) -> str:
+def place_of(found: h5py.Group | h5py.Dataset) -> str:
     """Return the file and the path in it, for messages."""
     return f"{found.file.filename}, {found.name}"
 
@@ -146,10 +148,7 @@ def find_array(group: h5py.Group, name: str, where: str) -> h5py.Dataset | None:
         return None
     if not isinstance(found, h5py.Dataset):
         raise Refused(f"{where}: expected an array as {name}, got a group")
-    if found.external or found.is_virtual:
-        raise Refused(f"{where}: expected the values of {name} in the file, got a reference to another file")
-    if found.chunks and math.prod(found.chunks) * found.dtype.itemsize > _MOST_CHUNK_BYTES:
-        raise Refused(f"{where}: expected chunks of at most 1 GiB in {name}, got chunks of {found.chunks}")
+    _require_inside(found, where)
     return found
 
 
@@ -163,12 +162,24 @@ def find_numbers(group: h5py.Group, name: str, where: str) -> h5py.Dataset:
     return found
 
 
+def numbers_at(group: h5py.Group, path: str) -> h5py.Dataset | None:
+    """Return the array of numbers at a path below a group; None where there is none, or something else.
+
+    Raises:
+        ValueError: If the file is damaged, or a link leads out of it.
+    """
+    with readable(group.file.filename):
+        found = member(group, path)
+        numeric = isinstance(found, h5py.Dataset) and found.shape is not None and found.dtype.kind in "biuf"
+        return found if numeric else None
+
+
 def read_array(group: h5py.Group, name: str, where: str) -> np.ndarray:
     """Read a small array of numbers or texts whole, texts as str; raise ValueError where there is none."""
     found = find_array(group, name, where)
     if found is None:
         raise Refused(f"{where}: expected {name}, found none")
-    require_stored(found, found.dtype.itemsize, f"{where}/{name}")
+    _require_stored(found, f"{where}/{name}")
     if h5py.check_string_dtype(found.dtype) is not None:
         return np.asarray(found.asstr()[()], dtype=object)
     if found.dtype.hasobject:
@@ -176,21 +187,103 @@ def read_array(group: h5py.Group, name: str, where: str) -> np.ndarray:
     return np.asarray(found[()])
 
 
-def require_stored(data: h5py.Dataset, itemsize: int, where: str) -> None:
-    """Refuse a large array that the file is too small to hold, however well it may be compressed.
-
-    Args:
-        data: The array.
-        itemsize: Bytes of memory that each of its values will take.
-        where: What to call it in the message.
+def read_whole(data: h5py.Dataset) -> np.ndarray:
+    """Read an array whole, as it is stored.
 
     Raises:
-        ValueError: If its header promises more than there can be.
+        ValueError: If it is damaged, promises more than is stored, or its values are in another file.
     """
-    promised = math.prod(data.shape) * itemsize
-    if promised <= UNCHECKED_BYTES:
-        return
+    with readable(place_of(data)):
+        _require_stored(data, place_of(data))
+        return data[()]
+
+
+def read_blocks(data: h5py.Dataset) -> Iterator[np.ndarray]:
+    """Read an array as `read_whole` does, but one block along its first axis after the other."""
+    with readable(place_of(data)):
+        _require_stored(data, place_of(data))
+        every = list(row_blocks(data))
+    for rows in every:
+        with readable(place_of(data)):
+            block = data[rows]
+        yield block
+
+
+def read_lines(
+    data: h5py.Dataset, kept: np.ndarray, axis: int, where: str | None = None, scale: float = 1, offset: float = 0
+) -> np.ndarray:
+    """Read rows or columns, one block of whole chunks at a time, so that little but the result is in memory.
+
+    Args:
+        data: An array of two dimensions, or of one, which counts as a single column.
+        kept: Which rows or columns, by their indices; K of them.
+        axis: 0 for rows, 1 for columns.
+        where: What to call the array in messages.
+        scale: What values are multiplied by ...
+        offset: ... and what is added then.
+
+    Returns:
+        float32 of shape (K, length of a row or column).
+
+    Raises:
+        ValueError: As `read_whole` does.
+    """
+    where = where or place_of(data)
+    with readable(where), np.errstate(over="ignore", invalid="ignore"):
+        _require_stored(data, where)
+        lines = np.empty((len(kept), (*data.shape, 1)[1 - axis]), dtype=np.float32)
+        for block in _blocks(data):
+            hit = np.flatnonzero((kept >= block[axis].start) & (kept < block[axis].stop))
+            if len(hit):
+                values = data[block[: data.ndim]].reshape([each.stop - each.start for each in block])
+                values = _scaled(values.take(kept[hit] - block[axis].start, axis), scale, offset)
+                lines[hit, block[1 - axis]] = values.T if axis else values
+    return lines
+
+
+def _scaled(values: np.ndarray, scale: float, offset: float) -> np.ndarray:
+    return values if (scale, offset) == (1, 0) else values.astype(np.float64) * scale + offset
+
+
+def _blocks(data: h5py.Dataset) -> Iterator[tuple[slice, slice]]:
+    """Yield slices of whole chunks over rows and columns: each chunk is read once, however the chunks lie."""
+    num_rows, num_columns = (*data.shape, 1)[:2]
+    rows, columns = (*data.chunks, 1)[:2] if data.chunks else (1, num_columns)
+    columns = _as_many(columns, num_columns, _BLOCK_BYTES // (rows * data.dtype.itemsize))
+    rows = _as_many(rows, num_rows, _BLOCK_BYTES // (columns * data.dtype.itemsize))
+    for row in range(0, num_rows, rows):
+        for column in range(0, num_columns, columns):
+            yield slice(row, min(row + rows, num_rows)), slice(column, min(column + columns, num_columns))
+
+
+def row_blocks(data: h5py.Dataset) -> Iterator[slice]:
+    """Yield slices over the first axis, of whole rows and of whole chunks too, unless these are large."""
+    row_bytes = max(1, math.prod(data.shape[1:]) * data.dtype.itemsize)
+    rows = _as_many((data.chunks or (1,))[0], len(data), _BLOCK_BYTES // row_bytes)
+    rows = max(1, min(rows, _MOST_BLOCK_BYTES // row_bytes))
+    for start in range(0, len(data), rows):
+        yield slice(start, min(start + rows, len(data)))
+
+
+def _as_many(chunk: int, whole: int, room: int) -> int:
+    """Return the length of as many whole chunks as there is room for, and one at least."""
+    return max(1, min(whole, max(1, room // max(1, chunk)) * chunk))
+
+
+def _require_inside(data: h5py.Dataset, where: str) -> None:
+    """Refuse values that are in another file, and chunks that would take too much memory to unpack."""
+    name = (data.name or "").rpartition("/")[2]
+    if data.external or data.is_virtual:
+        raise Refused(f"{where}: expected the values of {name} in the file, got a reference to another file")
+    if data.chunks and math.prod(data.chunks) * data.dtype.itemsize > _MOST_CHUNK_BYTES:
+        raise Refused(f"{where}: expected chunks of at most 1 GiB in {name}, got chunks of {data.chunks}")
+
+
+def _require_stored(data: h5py.Dataset, where: str) -> None:
+    """Refuse an array that the file is too small to hold, however well it may be compressed."""
+    _require_inside(data, where)
     stored = min(data.id.get_storage_size(), data.file.id.get_filesize())
     compressed = data.id.get_create_plist().get_nfilters() > 0
-    if promised > stored * itemsize / data.dtype.itemsize * (_MOST_COMPRESSION if compressed else 1):
+    most = stored * (_MOST_COMPRESSION if compressed else 1)
+    if math.prod(data.shape) * data.dtype.itemsize > max(most, _UNCHECKED_BYTES):
         raise Refused(f"{where}: expected values for shape {data.shape}, got {stored} bytes; the file is incomplete")

@@ -20,8 +20,8 @@ from .hdf5_file import (
     number_attribute,
     open_hdf5,
     read_array,
+    read_lines,
     readable,
-    require_stored,
     text_attribute,
 )
 from .nwb_tables import Grid, column, grid_of, integer_column, mask_centroids
@@ -43,7 +43,6 @@ __all__ = [
     "read_traces",
 ]
 
-_BLOCK_BYTES = 2**24
 # Steps of the clock within half and one and a half medians are regular; more than one frame in twenty that is not
 # means that there is no frame rate to speak of.
 _REGULAR = (0.5, 1.5)
@@ -180,15 +179,7 @@ def read_traces(series: RoiSeries, kept: np.ndarray | None = None) -> np.ndarray
     """
     where = f"{series.name}, {series.path}/data"
     kept = np.arange(series.num_rois) if kept is None else np.asarray(kept)
-    with readable(where), np.errstate(over="ignore", invalid="ignore"):
-        require_stored(series.data, max(4, series.data.dtype.itemsize), where)
-        traces = np.empty((len(kept), series.num_frames), dtype=np.float32)
-        for frames, rois in _blocks(series.data):
-            hit = np.flatnonzero((kept >= rois.start) & (kept < rois.stop))
-            if len(hit):
-                block = series.data[frames, rois] if series.data.ndim == 2 else series.data[frames][:, None]
-                traces[hit, frames] = _converted(block[:, kept[hit] - rois.start], series).T
-    return traces
+    return read_lines(series.data, kept, 1, where, series.conversion, series.offset)
 
 
 def read_clock(series: RoiSeries, stated: float | None = None) -> Clock:
@@ -288,28 +279,6 @@ def _roi_ids(table: h5py.Group, rows: np.ndarray, where: str) -> np.ndarray:
     if twice:
         raise Refused(f"{where}: expected each ROI once, got repeated ids {some([str(each) for each in twice])}")
     return ids[rows]
-
-
-def _blocks(data: h5py.Dataset) -> Iterator[tuple[slice, slice]]:
-    """Yield slices over frames and ROIs of whole chunks: each chunk is read once, however the chunks lie."""
-    num_frames, num_rois = (*data.shape, 1)[:2]
-    frames, rois = (*data.chunks, 1)[:2] if data.chunks else (1, num_rois)
-    rois = _as_many(rois, num_rois, _BLOCK_BYTES // (frames * data.dtype.itemsize))
-    frames = _as_many(frames, num_frames, _BLOCK_BYTES // (rois * data.dtype.itemsize))
-    for frame in range(0, num_frames, frames):
-        for roi in range(0, num_rois, rois):
-            yield slice(frame, min(frame + frames, num_frames)), slice(roi, min(roi + rois, num_rois))
-
-
-def _as_many(chunk: int, whole: int, room: int) -> int:
-    """Return the length of as many whole chunks as there is room for, and one at least."""
-    return min(whole, max(1, room // chunk) * chunk)
-
-
-def _converted(block: np.ndarray, series: RoiSeries) -> np.ndarray:
-    if (series.conversion, series.offset) == (1, 0):
-        return block
-    return block.astype(np.float64) * series.conversion + series.offset
 
 
 def _times(series: RoiSeries, where: str) -> np.ndarray | None:

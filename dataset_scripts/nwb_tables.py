@@ -6,10 +6,9 @@ from typing import NamedTuple
 import h5py
 import numpy as np
 
-from .hdf5_file import UNCHECKED_BYTES, Refused, find_array, member, place_of, read_array, readable, text_attribute
+from .hdf5_file import Refused, find_array, member, place_of, read_array, readable, row_blocks, text_attribute
 
-_BLOCK_BYTES = 2**24
-_MOST_BLOCK_BYTES = 2**26
+_MOST_MASK_BYTES = 2**28
 _UM_PER_UNIT = {
     **dict.fromkeys(("meters", "meter", "m"), 1e6),
     **dict.fromkeys(("millimeters", "millimeter", "mm"), 1e3),
@@ -142,17 +141,14 @@ def _image_centroids(masks: h5py.Dataset, rows: np.ndarray, num_rows: int, where
             f"{where}: expected numbers of shape (ROIs, width, height) for {num_rows} ROIs, got {masks.dtype} of "
             f"shape {masks.shape}"
         )
-    row_bytes = max(1, math.prod(masks.shape[1:]) * masks.dtype.itemsize)
-    if row_bytes > UNCHECKED_BYTES:
+    if math.prod(masks.shape[1:]) * masks.dtype.itemsize > _MOST_MASK_BYTES:
         raise Refused(f"{where}: expected masks of at most 256 MiB each, got shape {masks.shape}")
-    # Whole chunks if they are small, one mask after the other otherwise.
-    step = max(1, min(max((masks.chunks or (1,))[0], _BLOCK_BYTES // row_bytes), _MOST_BLOCK_BYTES // row_bytes))
     centroids = np.full((len(rows), 2), np.nan)
-    for start in range(0, num_rows, step):
-        hit = np.flatnonzero((rows >= start) & (rows < start + step))
-        block = masks[start : start + step] if len(hit) else ()
+    for some_rows in row_blocks(masks):
+        hit = np.flatnonzero((rows >= some_rows.start) & (rows < some_rows.stop))
+        block = masks[some_rows] if len(hit) else ()
         for i in hit:
-            mask = block[rows[i] - start].astype(np.float64)
+            mask = block[rows[i] - some_rows.start].astype(np.float64)
             mask = mask.reshape(*mask.shape[:2], -1).sum(axis=2)
             centroids[i] = _centre(*np.indices(mask.shape, sparse=True), mask, f"{where}, row {rows[i]}")
     return centroids

@@ -1,5 +1,6 @@
-"""Words for messages, summaries and cards: names cut short, counts with their noun, ranges."""
+"""Words for messages, summaries and cards: names cut short, counts with their noun, ranges, files that break."""
 
+import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
@@ -27,6 +28,15 @@ def value_range(values: Iterable[float]) -> str:
     values = sorted(values)
     least, most = values[0], values[-1]
     return _short(least) if least == most else f"{_short(least)} to {_short(most)}"
+
+
+def cannot_read(path: str | os.PathLike, expected: str, error: Exception) -> ValueError:
+    """Return the error for a file that breaks while it is read."""
+    reason = " ".join(str(error).split()) or type(error).__name__
+    return ValueError(
+        f"{path}: expected {expected}, got a file that cannot be read, perhaps truncated ({reason}); "
+        "copy or export it again"
+    )
 
 
 def _short(value: float) -> str:

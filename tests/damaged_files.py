@@ -47,6 +47,16 @@ def damage(draw) -> Callable[[bytes], bytes]:
     return apply
 
 
+def damage_heap(path: Path, named: int = 0, size: int = 0) -> Path:
+    """Overwrite number and size of the first object in an HDF5 file's first heap; by default, it takes no room."""
+    data = bytearray(path.read_bytes())
+    start = data.index(b"GCOL") + 16
+    data[start : start + 2] = named.to_bytes(2, "little")
+    data[start + 8 : start + 16] = size.to_bytes(8, "little")
+    path.write_bytes(data)
+    return path
+
+
 @contextlib.contextmanager
 def bounded():
     """Let what runs inside take at most one GiB more memory and twenty seconds."""

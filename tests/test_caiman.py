@@ -1,14 +1,17 @@
 """Estimates as CaImAn saves them are read: which traces, which components, and where the rate is from."""
 
+import warnings
+
 import h5py
 import numpy as np
 import pytest
 import scipy.sparse
-from damaged_files import damage, damages, reads_or_refuses
+from damaged_files import damage, damage_heap, damages, reads_or_refuses
 from hypothesis import given
 from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers import detect
 from neurt.dataset_scripts.readers.caiman import find_caiman, read_caiman
+from neurt.dataset_scripts.readers.source import scaled_centroids
 
 HEIGHT, WIDTH, FRAMES = 4, 5, 40
 C = np.arange(3.0 * FRAMES).reshape(3, FRAMES)
@@ -226,6 +229,32 @@ def test_a_truncated_file_on_its_own_is_refused_with_the_reason(tmp_path):
     path.write_bytes(path.read_bytes()[:-100])
     with pytest.raises(ValueError, match=r"m1\.hdf5: expected an HDF5 file, got a file that cannot be read"):
         detect(path)
+
+
+def test_a_damaged_heap_is_refused(tmp_path):
+    (source,) = find_caiman(save(tmp_path / "m1.hdf5")).sources
+    damage_heap(source.path)
+    for read in (lambda: detect(source.path), lambda: next(read_caiman(source, Facts()))):
+        with pytest.raises(ValueError, match=r"m1\.hdf5: expected an HDF5 file, got one with a damaged heap"):
+            read()
+
+
+def test_links_are_followed_within_the_file_and_refused_out_of_it(tmp_path):
+    save(tmp_path / "other.hdf5")
+    path = save(tmp_path / "m1.hdf5", C=None, YrA=None)
+    with h5py.File(path, "a") as file:
+        file["shared/C"] = C
+        file["estimates/C"] = h5py.SoftLink("/shared/C")
+        file["estimates/YrA"] = h5py.ExternalLink("other.hdf5", "/estimates/YrA")
+    np.testing.assert_array_equal(read(path)[0].traces, C[[0, 2]])
+    with pytest.raises(ValueError, match=r"m1\.hdf5, /estimates: expected links within the file"):
+        read(path, trace_kind="fluorescence")
+
+
+def test_positions_beyond_float32_become_infinite_without_a_warning():
+    with warnings.catch_warnings(action="error"):
+        for scale in (None, 2.0):
+            assert np.isinf(scaled_centroids(np.full((1, 2), 1e300), "px", scale)[0]).all()
 
 
 def test_damage_gives_recordings_or_one_plain_line(tmp_path):

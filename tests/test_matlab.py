@@ -11,9 +11,9 @@ import scipy.sparse
 from damaged_files import bounded, damage, damages, reads_or_refuses
 from hypothesis import given
 from matlab_files import VERSIONS, StructArray, write_matlab, write_object
+from neurt.dataset_scripts.hdf5_file import open_hdf5, read_blocks, read_lines, read_whole
 from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers.footprints import column_centroids, image_centroids
-from neurt.dataset_scripts.readers.hdf5 import open_hdf5, read_blocks, read_numbers, read_rows
 from neurt.dataset_scripts.readers.matlab import open_matlab, variables_in_matlab
 from neurt.dataset_scripts.readers.matlab_values import Opaque, Stack
 from neurt.dataset_scripts.readers.sparse import checked_columns
@@ -206,8 +206,8 @@ def test_links_out_of_the_file_are_not_followed(tmp_path):
 def test_a_header_that_promises_more_than_is_stored_allocates_nothing(tmp_path, chunks):
     path = hdf5(tmp_path / "a.mat", shape=(10**5, 10**5), dtype="f8", chunks=chunks)
     with bounded(), open_hdf5(path) as file:
-        for read in (read_numbers, lambda x: next(read_blocks(x)), lambda x: read_rows(x, np.arange(3))):
-            with pytest.raises(ValueError, match="says to hold 80000000000 bytes, 0 are stored"):
+        for read in (read_whole, lambda x: next(read_blocks(x)), lambda x: read_lines(x, np.arange(3), axis=0)):
+            with pytest.raises(ValueError, match=r"expected values for shape \(100000, 100000\), got 0 bytes"):
                 read(file["x"])
 
 
@@ -215,25 +215,25 @@ def test_chunks_that_were_never_written_are_not_made_up(tmp_path):
     path = hdf5(tmp_path / "a.mat", shape=(10**4, 10**4), dtype="f8", chunks=(100, 1000))
     with h5py.File(path, "a") as file:
         file["x"][:200] = 1
-    with open_hdf5(path) as file, pytest.raises(ValueError, match="says to hold"):
-        read_numbers(file["x"])
+    with open_hdf5(path) as file, pytest.raises(ValueError, match=r"for shape \(10000, 10000\), got 16000000 bytes"):
+        read_whole(file["x"])
 
 
 def test_numbers_that_lie_in_another_file_are_refused(tmp_path):
     (tmp_path / "raw.bin").write_bytes(bytes(8))
     path = hdf5(tmp_path / "a.mat", shape=(1,), dtype="f8", external=[("raw.bin", 0, 8)])
-    with open_hdf5(path) as file, pytest.raises(ValueError, match="lies in other files"):
-        read_numbers(file["x"])
+    with open_hdf5(path) as file, pytest.raises(ValueError, match="expected the values of x in the file"):
+        read_whole(file["x"])
 
 
 def test_rows_are_read_block_by_block(tmp_path, monkeypatch):
-    monkeypatch.setattr("neurt.dataset_scripts.readers.hdf5.BLOCK_BYTES", 3 * 5 * 8)
+    monkeypatch.setattr("neurt.dataset_scripts.hdf5_file._BLOCK_BYTES", 3 * 5 * 8)
     data = np.arange(50.0).reshape(10, 5)
     plain, chunked = hdf5(tmp_path / "a.h5", data=data), hdf5(tmp_path / "b.h5", data=data, chunks=(4, 5))
     for path, sizes in ((plain, [3, 3, 3, 1]), (chunked, [4, 4, 2])):
         with open_hdf5(path) as file:
             assert [len(block) for block in read_blocks(file["x"])] == sizes
-            got = read_rows(file["x"], np.array([0, 3, 4, 9]))
+            got = read_lines(file["x"], np.array([0, 3, 4, 9]), axis=0)
         assert got.dtype == np.float32
         np.testing.assert_array_equal(got, data[[0, 3, 4, 9]])
 

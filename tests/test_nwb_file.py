@@ -5,7 +5,7 @@ import io
 import h5py
 import numpy as np
 import pytest
-from neurt.dataset_scripts import nwb_file
+from neurt.dataset_scripts import hdf5_file
 from neurt.dataset_scripts.nwb_file import (
     find_series,
     integer_column,
@@ -28,7 +28,7 @@ def test_a_series_leads_to_its_table_by_reference_and_takes_its_rows():
 @pytest.mark.parametrize("storage", [{}, {"chunks": (7, 3)}, {"chunks": (7, 2), "compression": "gzip"}])
 @pytest.mark.parametrize("block_bytes", [1, 200, 2**24])
 def test_traces_are_the_transposed_data_whatever_the_chunks(monkeypatch, storage, block_bytes):
-    monkeypatch.setattr(nwb_file, "_BLOCK_BYTES", block_bytes)
+    monkeypatch.setattr(hdf5_file, "_BLOCK_BYTES", block_bytes)
 
     def store(file):
         del file[PATH]["data"]
@@ -51,10 +51,10 @@ def test_traces_are_the_transposed_data_whatever_the_chunks(monkeypatch, storage
     ],
 )
 def test_every_chunk_is_in_one_block_and_blocks_are_small(monkeypatch, chunks, expected):
-    monkeypatch.setattr(nwb_file, "_BLOCK_BYTES", 40 * 10 * 4)
+    monkeypatch.setattr(hdf5_file, "_BLOCK_BYTES", 40 * 10 * 4)
     with h5py.File("blocks.h5", "w", driver="core", backing_store=False) as file:
         data = file.create_dataset("data", (40, 12), np.float32, chunks=chunks)
-        blocks = [(f.start, f.stop, r.start, r.stop) for f, r in nwb_file._blocks(data)]
+        blocks = [(f.start, f.stop, r.start, r.stop) for f, r in hdf5_file._blocks(data)]
     assert blocks == expected
 
 
@@ -219,7 +219,7 @@ def test_a_name_in_no_encoding_is_one_plain_line(tmp_path):
     path = save(tmp_path / "a.nwb", lambda file: file.create_group("/processing/latin_1"))
     path.write_bytes(path.read_bytes().replace(b"latin_1", b"latin\xe9\xe9"))
     with open_nwb(path) as file:
-        refused(find_series, file, match="expected an HDF5 file, got one that cannot be read")
+        refused(find_series, file, match="expected an HDF5 file, got a file that cannot be read")
 
 
 class Counting(io.BytesIO):

@@ -22,7 +22,7 @@ def test_a_mask_with_depth_is_summed_over_it():
 
 @pytest.mark.parametrize("most", [1, 100, 2**26])
 def test_masks_are_read_in_pieces(monkeypatch, most):
-    monkeypatch.setattr("neurt.dataset_scripts.nwb_tables._MOST_BLOCK_BYTES", most)
+    monkeypatch.setattr("neurt.dataset_scripts.hdf5_file._MOST_BLOCK_BYTES", most)
     series = made()
     np.testing.assert_array_equal(mask_centroids(series.table, np.array([2, 1])), [[2, 2.5], [1, 2.5]])
 

@@ -13,10 +13,10 @@ import h5py
 import numpy as np
 import scipy.sparse
 
+from ..hdf5_file import member, numbers_at, open_hdf5, read_lines, read_whole, readable
 from ..metadata import Facts
 from ..recording import Recording
 from .footprints import column_centroids
-from .hdf5 import child, holds_numbers, open_hdf5, read_numbers, read_rows
 from .source import (
     Found,
     NothingUsable,
@@ -52,11 +52,11 @@ def find_caiman(root: Path) -> Found:
 
 def _why_not(path: Path) -> str | None:
     try:
-        with open_hdf5(path) as file:
-            return None if child(file, "estimates", "C") is not None else "it holds no estimates as CaImAn saves them"
+        with open_hdf5(path) as file, readable(path):
+            return "it holds no estimates as CaImAn saves them" if member(file, "estimates/C") is None else None
     # Films are HDF5 too; one that is damaged need not end the import of something else.
     except ValueError as error:
-        return str(error).removeprefix(f"{path}: ")
+        return str(error).removeprefix(str(path)).lstrip(":, ")
 
 
 def read_caiman(
@@ -78,10 +78,9 @@ def read_caiman(
     if kind not in _TRACES:
         raise ValueError(f"--trace-kind: expected {', '.join(_TRACES)} for CaImAn, got {kind!r}")
     with open_hdf5(source.path) as file:
-        estimates = child(file, "estimates")
-        shape = _shape(estimates, _TRACES[kind], kind, source.file)
-        accepted = _accepted(estimates, shape[0], source.file)
-        rate = facts.sampling_rate or _number(child(file, "params", "data", "fr"))
+        shape = _shape(file, _TRACES[kind], kind, source.file)
+        accepted = _accepted(file, shape[0], source.file)
+        rate = facts.sampling_rate or _number(numbers_at(file, "params/data/fr"))
         if not 0 < rate < np.inf:
             raise missing_rate(
                 source.file, "none in params.data.fr" if np.isnan(rate) else f"params.data.fr = {rate:g}"
@@ -89,8 +88,9 @@ def read_caiman(
         kept = np.arange(shape[0]) if all_rois or accepted is None else np.flatnonzero(accepted)
         if not len(kept):
             raise NothingUsable(f"none of its {shape[0]} components is in idx_components")
-        traces = functools.reduce(operator.iadd, (read_rows(child(estimates, name), kept) for name in _TRACES[kind]))
-        pixels = _centroids(file, estimates, shape, source.file)
+        parts = (numbers_at(file, f"estimates/{name}") for name in _TRACES[kind])
+        traces = functools.reduce(operator.iadd, (read_lines(part, kept, axis=0) for part in parts))
+        pixels = _centroids(file, shape, source.file)
     centroids, unit = (None, None) if pixels is None else scaled_centroids(pixels[kept], "px", facts.um_per_pixel)
     yield Recording(
         traces=traces,
@@ -126,82 +126,82 @@ def _notes(trace_kind: str | None, facts: Facts, accepted: np.ndarray | None, pi
     return [note for note, holds in said.items() if holds]
 
 
-def _shape(estimates: h5py.Group, names: tuple[str, ...], kind: str, file: str) -> tuple[int, int]:
+def _shape(file: h5py.File, names: tuple[str, ...], kind: str, source: str) -> tuple[int, int]:
     """Return the shape (N, T) that the traces have in common."""
     shapes = {}
     for name in names:
-        item = child(estimates, name)
-        if not holds_numbers(item) or item.ndim != 2:
-            got = f"shape {item.shape}" if holds_numbers(item) else "nothing"
+        item = numbers_at(file, f"estimates/{name}")
+        if item is None or item.ndim != 2:
+            got = "nothing" if item is None else f"shape {item.shape}"
             raise ValueError(
-                f"{file}: expected estimates.{name} of shape (components, frames) for --trace-kind {kind}, got {got}; "
-                f"choose another trace kind: {', '.join(other for other in _TRACES if other != kind)}"
+                f"{source}: expected estimates.{name} of shape (components, frames) for --trace-kind {kind}, got "
+                f"{got}; choose another trace kind: {', '.join(other for other in _TRACES if other != kind)}"
             )
         shapes[name] = item.shape
     if len(set(shapes.values())) > 1:
-        raise ValueError(f"{file}: expected estimates.C and estimates.YrA of one shape, got {shapes}")
+        raise ValueError(f"{source}: expected estimates.C and estimates.YrA of one shape, got {shapes}")
     return shapes[names[0]]
 
 
-def _accepted(estimates: h5py.Group, components: int, file: str) -> np.ndarray | None:
+def _accepted(file: h5py.File, components: int, source: str) -> np.ndarray | None:
     """Return which components were accepted, bool of shape (N,); None where nobody judged them."""
-    item = child(estimates, "idx_components")
-    if not holds_numbers(item) or item.ndim != 1:
+    item = numbers_at(file, "estimates/idx_components")
+    if item is None or item.ndim != 1:
         return None
     accepted = np.zeros(components, dtype=bool)
-    indices = read_numbers(item)
+    indices = read_whole(item)
     whole = indices.astype(np.int64) if np.isfinite(indices).all() else np.array([-1])
     # An empty list is stored as one of floats.
     if len(indices) and ((whole != indices).any() or whole.min() < 0 or whole.max() >= components):
         raise ValueError(
-            f"{file}: expected idx_components from 0 to {components - 1}, got others; save the file again in CaImAn"
+            f"{source}: expected idx_components from 0 to {components - 1}, got others; save the file again in CaImAn"
         )
     accepted[whole] = True
     return accepted
 
 
-def _centroids(file: h5py.File, estimates: h5py.Group, shape: tuple[int, int], name: str) -> np.ndarray | None:
+def _centroids(file: h5py.File, shape: tuple[int, int], source: str) -> np.ndarray | None:
     """Return positions in pixels of all N components whose traces have the shape (N, T); None without footprints."""
-    footprints, size = _footprints(estimates, name), _image_size(file, estimates)
+    footprints, size = _footprints(file, source), _image_size(file)
     if footprints is None or size is None:
         return None
     if footprints.shape[1] != shape[0]:
         turned = "; the traces look transposed" if footprints.shape[1] == shape[1] else ""
         raise ValueError(
-            f"{name}: expected estimates.A with a column for each of {shape[0]} traces, got shape "
+            f"{source}: expected estimates.A with a column for each of {shape[0]} traces, got shape "
             f"{footprints.shape}{turned}"
         )
     try:
         return column_centroids(footprints, *size)
     except ValueError as error:
-        raise cannot_read(name, "footprints in estimates.A", error) from error
+        raise cannot_read(source, "footprints in estimates.A", error) from error
 
 
-def _footprints(estimates: h5py.Group, name: str) -> np.ndarray | scipy.sparse.csc_array | None:
-    whole = child(estimates, "A")
-    if holds_numbers(whole) and whole.ndim == 2:
-        return read_numbers(whole)
-    parts = [child(estimates, "A", part) for part in ("data", "indices", "indptr", "shape")]
-    if not all(holds_numbers(part) for part in parts):
+def _footprints(file: h5py.File, source: str) -> np.ndarray | scipy.sparse.csc_array | None:
+    whole = numbers_at(file, "estimates/A")
+    if whole is not None and whole.ndim == 2:
+        return read_whole(whole)
+    parts = [numbers_at(file, f"estimates/A/{part}") for part in ("data", "indices", "indptr", "shape")]
+    if any(part is None for part in parts):
         return None
-    data, indices, indptr, shape = map(read_numbers, parts)
+    data, indices, indptr, shape = map(read_whole, parts)
     try:
         pixels, components = shape
         return checked_columns(data, indices, indptr, (int(pixels), int(components)))
     except (ValueError, TypeError, OverflowError) as error:
-        raise cannot_read(name, "footprints in estimates.A", error) from error
+        raise cannot_read(source, "footprints in estimates.A", error) from error
 
 
-def _image_size(file: h5py.File, estimates: h5py.Group) -> tuple[int, int] | None:
+def _image_size(file: h5py.File) -> tuple[int, int] | None:
     """Return height and width; None where they are not stored, or there are three dimensions."""
-    for item in (child(file, "params", "data", "dims"), child(estimates, "dims")):
-        if holds_numbers(item) and item.shape == (2,):
-            return tuple(int(n) for n in read_numbers(item))
+    for item in (numbers_at(file, "params/data/dims"), numbers_at(file, "estimates/dims")):
+        if item is not None and item.shape == (2,):
+            return tuple(int(n) for n in read_whole(item))
     return None
 
 
-def _number(item: h5py.Group | h5py.Dataset | None) -> float:
-    return float(read_numbers(item).ravel()[0]) if holds_numbers(item) and item.size == 1 else np.nan
+def _number(item: h5py.Dataset | None) -> float:
+    return float(read_whole(item).ravel()[0]) if item is not None and item.size == 1 else np.nan
 
 
 CAIMAN = Reader(find_caiman, read_caiman, frozenset({"trace_kind", "all_rois"}))

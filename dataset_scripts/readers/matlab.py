@@ -10,7 +10,7 @@ import numpy as np
 import scipy.io
 import scipy.sparse
 
-from .hdf5 import child, holds_numbers, open_hdf5, plain_errors, read_blocks, read_numbers
+from ..hdf5_file import open_hdf5, read_blocks, read_whole, readable
 from .matlab5 import byte_order, list_variables, load_variable
 from .matlab_values import Lazy, Opaque, Stack, Variable, guarded
 from .sparse import checked_columns
@@ -25,7 +25,7 @@ def variables_in_matlab(path: Path) -> dict[str, Variable]:
         ValueError: If the file is damaged.
     """
     if h5py.is_hdf5(path):
-        with open_hdf5(path) as file, plain_errors(path):
+        with open_hdf5(path) as file, readable(path):
             return {name: _described(item) for name, item in _members(file).items()}
     if byte_order(path) is None:
         return {name: Variable() for name, *_ in guarded(path, lambda: scipy.io.whosmat(str(path)))}
@@ -41,7 +41,7 @@ def open_matlab(path: Path) -> Iterator[Mapping[str, Any]]:
     """
     if h5py.is_hdf5(path):
         with open_hdf5(path) as file:
-            with plain_errors(path):
+            with readable(path):
                 found = _members(file)
             yield Lazy(path, found, lambda name: _value(found[name]))
     else:
@@ -57,8 +57,12 @@ def _load_version_4(path: Path, name: str) -> np.ndarray:
 
 
 def _members(group: h5py.Group) -> dict[str, h5py.Group | h5py.Dataset]:
-    """Return what is in a group; MATLAB's own store of cells and objects (#refs#, #subsystem#) is no variable."""
-    members = {name: child(group, name) for name in group if not name.startswith("#")}
+    """Return what is in a group; MATLAB's own store of cells and objects (#refs#, #subsystem#) is no variable.
+
+    Links are left, as MATLAB makes none: what they lead to stands in its own place, or in another file.
+    """
+    names = [name for name in group if not name.startswith("#")]
+    members = {name: group[name] for name in names if isinstance(group.get(name, getlink=True), h5py.HardLink)}
     return {name: item for name, item in members.items() if isinstance(item, h5py.Group | h5py.Dataset)}
 
 
@@ -84,15 +88,15 @@ def _value(item: h5py.Group | h5py.Dataset, depth: int = 0) -> Any:
     if "MATLAB_empty" in item.attrs:
         return _empty(item)
     if item.dtype == h5py.ref_dtype:
-        return [_value(item.file[ref], depth + 1) for ref in read_numbers(item).ravel()]
+        return [_value(item.file[ref], depth + 1) for ref in read_whole(item).ravel()]
     if _class(item) == "char":
-        return "".join(map(chr, read_numbers(item).T.ravel()))
-    if not holds_numbers(item):
+        return "".join(map(chr, read_whole(item).T.ravel()))
+    if item.dtype.kind not in "biuf":
         raise ValueError(f"{item.name} holds {item.dtype}, not numbers")
     if item.ndim == 3:
         # Slices of the third dimension lie one after the other, each turned like every matrix.
         return Stack(item.shape[::-1], (image.T for block in read_blocks(item) for image in block))
-    return read_numbers(item).T
+    return read_whole(item).T
 
 
 def _empty(item: h5py.Dataset) -> Any:
@@ -107,7 +111,7 @@ def _structure(group: h5py.Group, depth: int) -> Mapping[str, Any] | list[Mappin
     fields = _members(group)
     if not fields or not all(isinstance(field, h5py.Dataset) and _is_column(field) for field in fields.values()):
         return Lazy(path, fields, lambda name: _value(fields[name], depth + 1))
-    columns = {name: read_numbers(field).ravel() for name, field in fields.items()}
+    columns = {name: read_whole(field).ravel() for name, field in fields.items()}
     return [
         Lazy(path, columns, lambda name, i=i: _value(group.file[columns[name][i]], depth + 1))
         for i in range(min(map(len, columns.values())))
@@ -121,5 +125,5 @@ def _is_column(field: h5py.Dataset) -> bool:
 def _sparse(group: h5py.Group) -> scipy.sparse.csc_array:
     members, nothing = _members(group), np.zeros(0, dtype=np.int64)
     # Without a single value, MATLAB leaves values and rows away.
-    parts = [read_numbers(members[name]) if name in members else nothing for name in ("data", "ir", "jc")]
+    parts = [read_whole(members[name]) if name in members else nothing for name in ("data", "ir", "jc")]
     return checked_columns(*parts, shape=(int(group.attrs["MATLAB_sparse"]), len(parts[2]) - 1))

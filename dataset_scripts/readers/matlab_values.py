@@ -11,7 +11,8 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
-from .source import cannot_read
+from ..hdf5_file import Refused
+from ..wording import cannot_read
 
 
 class Variable(NamedTuple):
@@ -56,6 +57,8 @@ def guarded(path: str | Path, read: Callable[[], Any]) -> Any:
     """Call `read`; raise ValueError with one plain line for whatever it raises."""
     try:
         return read()
+    except Refused:
+        raise
     # Damaged files end in errors of many kinds.
     except Exception as error:
         raise cannot_read(path, "a MATLAB file", error) from error

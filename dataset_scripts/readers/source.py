@@ -1,7 +1,6 @@
 """What every reader shares: the files it found, and how what is stated about a file becomes part of a recording."""
 
 import hashlib
-import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -10,6 +9,7 @@ import numpy as np
 
 from ..metadata import Facts
 from ..recording import TRACE_KINDS, Recording
+from ..wording import cannot_read as cannot_read
 
 
 class Source(NamedTuple):
@@ -130,15 +130,8 @@ def checked_trace_kind(stated: str | None, inside: str | None, file: str) -> str
 
 def scaled_centroids(centroids: np.ndarray, unit: str, um_per_pixel: float | None) -> tuple[np.ndarray, str]:
     """Return positions (N, 2) as float32 and their unit: µm where they are in pixels of known size, else unchanged."""
-    if unit == "px" and um_per_pixel:
-        return (np.asarray(centroids, dtype=np.float64) * um_per_pixel).astype(np.float32), "um"
-    return np.asarray(centroids, dtype=np.float32), unit
-
-
-def cannot_read(path: str | os.PathLike, expected: str, error: Exception) -> ValueError:
-    """Return the error for a file that breaks while it is read."""
-    reason = " ".join(str(error).split()) or type(error).__name__
-    return ValueError(
-        f"{path}: expected {expected}, got a file that cannot be read, perhaps truncated ({reason}); "
-        "copy or export it again"
-    )
+    # What is beyond float32 becomes infinite, which the checks of recordings name.
+    with np.errstate(over="ignore"):
+        if unit == "px" and um_per_pixel:
+            return (np.asarray(centroids, dtype=np.float64) * um_per_pixel).astype(np.float32), "um"
+        return np.asarray(centroids, dtype=np.float32), unit
