@@ -18,13 +18,13 @@ from typing import Any
 from tqdm import tqdm
 
 from .build_manifest import read_manifest
-from .field_runners import run_here, run_in_processes, run_on_cluster
+from .field_runners import run_in_processes, run_on_cluster
 from .microns_field import MASKS, FieldJob, Staged, build_field, field_jobs, staged
 from .microns_files import DANDI, DANDISET, SELECTED, ScanFile, find_scans
 from .parquet_build import BuildSummary, finish_build
 from .recording import SIMULATED
 from .scan_units import ScanUnits, read_scan_units
-from .wording import count, some, value_range
+from .wording import count, some
 
 BUILDER = "neurt build-microns"
 
@@ -39,7 +39,6 @@ class MicronsSummary:
         fields: Number of their fields.
         before: How many of them were there from before.
         build: What was written; None where nothing was to do.
-        dropped: What was left out and why, as in the manifest.
         notes: What is worth knowing.
     """
 
@@ -48,24 +47,14 @@ class MicronsSummary:
     fields: int
     before: int
     build: BuildSummary | None
-    dropped: tuple[Mapping[str, Any], ...] = ()
     notes: tuple[str, ...] = ()
 
     def __str__(self) -> str:
         what = f"{count(self.fields, 'field')} of {count(len(self.scans), 'scan')}"
         if self.build is None:
             return f"nothing to do: {what} are there\nbuild: {self.folder}"
-        files = self.build.files
-        lines = [
-            f"built {what}, {self.before} of them there from before: {', '.join(self.scans)}",
-            f"neurons: {self.build.num_neurons}, raw fluorescence, positions in µm",
-            f"frames: {value_range(entry['frames'] for entry in files)} a recording",
-            f"sampling rate: {value_range(round(entry['sampling_rate'], 6) for entry in files)} Hz",
-            *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
-            *(f"note: {note}" for note in self.notes),
-            f"build: {self.folder}",
-        ]
-        return "\n".join(lines)
+        done = f"built {what}, {self.before} of them there from before: {', '.join(self.scans)}"
+        return self.build.report(done, self.notes)
 
 
 def build_microns(
@@ -105,7 +94,7 @@ def build_microns(
     missing = _missing(every, target, parameters)
     to_do = [job for job in missing if staged(job, staging) is None]
     _run(to_do, staging, jobs, scheduler, len(every))
-    build, dropped = _finish(missing, staging, target, parameters) if missing else (None, ())
+    build = _finish(missing, staging, target, parameters) if missing else None
     # Whoever is killed here leaves a complete build, and the same command removes the folder.
     shutil.rmtree(staging, ignore_errors=True)
     return MicronsSummary(
@@ -114,7 +103,6 @@ def build_microns(
         fields=len(every),
         before=len(every) - len(to_do),
         build=build,
-        dropped=tuple(dropped),
         notes=tuple(_notes(build, source, scans, files, units)) if build else (),
     )
 
@@ -177,20 +165,18 @@ def _run(jobs: Sequence[FieldJob], staging: Path, processes: int, scheduler: str
     elif processes > 1:
         ended = run_in_processes(build, jobs, processes)
     else:
-        ended = run_here(build, jobs)
+        ended = map(build, jobs)
     progress = tqdm(ended, "build-microns", total=total, initial=total - len(jobs), unit="field", disable=None)
     for _ in progress:
         pass
 
 
-def _finish(
-    jobs: Sequence[FieldJob], staging: Path, target: Path, parameters: Mapping[str, Any]
-) -> tuple[BuildSummary, list[Mapping[str, Any]]]:
+def _finish(jobs: Sequence[FieldJob], staging: Path, target: Path, parameters: Mapping[str, Any]) -> BuildSummary:
     fields = [_require_staged(job, staging) for job in jobs]
     entries = [field.entry for field in fields if field.entry]
     dropped = [*_not_somata(entries, parameters["masks"]), *itertools.chain.from_iterable(f.dropped for f in fields)]
     simulated = all(entry["modality"] == SIMULATED for entry in entries)
-    build = finish_build(
+    return finish_build(
         staging,
         target,
         entries,
@@ -199,7 +185,6 @@ def _finish(
         dropped=dropped,
         origin=None if simulated else _origin(parameters.get("dandiset")),
     )
-    return build, dropped
 
 
 def _require_staged(job: FieldJob, staging: Path) -> Staged:

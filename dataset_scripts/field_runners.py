@@ -1,4 +1,4 @@
-"""Run the jobs of a build: in this process, in several on this machine, or on a Dask cluster.
+"""Run the jobs of a build in several processes on this machine, or on a Dask cluster.
 
 The order in which jobs end does not matter. Where one fails, those that run end first and the others are not begun.
 """
@@ -12,12 +12,6 @@ from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 CONNECT_SECONDS = 30
-
-
-def run_here(function: Callable[[Any], None], jobs: Sequence[Any]) -> Iterator[None]:
-    """Call a function with each job, one after the other; yields after each."""
-    for job in jobs:
-        yield function(job)
 
 
 def run_in_processes(function: Callable[[Any], None], jobs: Sequence[Any], processes: int) -> Iterator[None]:

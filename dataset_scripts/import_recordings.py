@@ -4,7 +4,7 @@ import dataclasses
 import itertools
 import os
 from collections import Counter
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -29,33 +29,17 @@ class ImportSummary:
     Args:
         format: The reader that was used.
         build: What was written.
-        dropped: What was left out of the build and why, as in its manifest.
         notes: What was assumed or is worth knowing.
     """
 
     format: str
     build: BuildSummary
-    dropped: tuple[Mapping[str, Any], ...]
     notes: tuple[str, ...]
 
     def __str__(self) -> str:
-        files = self.build.files
-        placed = sum(entry["neurons_with_positions"] for entry in files)
-        units = sorted({entry["coordinate_unit"].replace("um", "µm") for entry in files if entry["coordinate_unit"]})
-        positions = f"{placed} with positions" + (f" in {' or '.join(units)}" if units else "")
-        lines = [
-            f"imported {count(len(files), 'recording')} ({self.format}) of "
-            f"{count(len({entry['subject_id'] for entry in files}), 'subject')}",
-            f"neurons: {self.build.num_neurons}, {positions}",
-            f"frames: {self.build.num_frames} in all, {value_range(e['frames'] for e in files)} a recording",
-            f"sampling rate: {value_range(e['sampling_rate'] for e in files)} Hz",
-            f"traces: {', '.join(sorted({e['trace_kind'] for e in files}))}",
-            f"split: {', '.join(f'{n} {name}' for name, n in sorted(Counter(e['split'] for e in files).items()))}",
-            *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
-            *(f"note: {note}" for note in self.notes),
-            f"build: {self.build.folder}",
-        ]
-        return "\n".join(lines)
+        subjects = len({entry["subject_id"] for entry in self.build.files})
+        what = f"{count(len(self.build.files), 'recording')} ({self.format}) of {count(subjects, 'subject')}"
+        return self.build.report(f"imported {what}", self.notes)
 
 
 def import_recordings(
@@ -135,7 +119,7 @@ def import_recordings(
         dropped=dropped,
         class_labels=table.class_labels if table else None,
     )
-    return ImportSummary(format, build, tuple(dropped), tuple(_notes(build, facts, all_rois)))
+    return ImportSummary(format, build, tuple(_notes(build.files, facts, all_rois)))
 
 
 def _check_flags(flags: Facts) -> None:
@@ -236,8 +220,7 @@ def _constant(traces: np.ndarray) -> np.ndarray:
     return np.fmin.reduce(traces, axis=1) == np.fmax.reduce(traces, axis=1)
 
 
-def _notes(build: BuildSummary, facts: Mapping[str, Facts], all_rois: bool) -> Iterator[str]:
-    files = build.files
+def _notes(files: Sequence[Mapping[str, Any]], facts: Mapping[str, Facts], all_rois: bool) -> Iterator[str]:
     sources = [entry["source"] for entry in files]
     for note, times in Counter(note for source in sources for note in source["notes"]).items():
         yield f"{note} ({times} of {count(len(files), 'recording')})"
@@ -250,7 +233,7 @@ def _notes(build: BuildSummary, facts: Mapping[str, Facts], all_rois: bool) -> I
     unstated = [e for e in files if facts[e["source"]["file"]].subject is None and e["subject_id"] == e["session_id"]]
     if unstated:
         yield f"no subject is stated for {count(len(unstated), 'recording')}: each session counts as its own subject"
-    yield from _position_notes(build)
+    yield from _position_notes(files)
     for subject in sorted({entry["subject_id"] for entry in files}):
         splits = sorted({entry["split"] for entry in files if entry["subject_id"] == subject})
         if len(splits) > 1:
@@ -275,14 +258,14 @@ def _preparation_notes(files: Iterable[Mapping[str, Any]]) -> Iterator[str]:
         yield f"{count(len(resampled), 'recording')} resampled from {before} Hz to {after} Hz"
 
 
-def _position_notes(build: BuildSummary) -> Iterator[str]:
-    pixels = sum(entry["coordinate_unit"] == "px" for entry in build.files)
+def _position_notes(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    pixels = sum(entry["coordinate_unit"] == "px" for entry in files)
     if pixels:
         yield f"positions are in pixels in {count(pixels, 'recording')}; --um-per-pixel turns them into µm"
-    nowhere = [entry["recording_id"] for entry in build.files if entry["neurons_with_positions"] == 0]
+    nowhere = [entry["recording_id"] for entry in files if not entry["neurons_with_positions"]]
     if nowhere:
         yield f"no positions and so no neighbour channels in {count(len(nowhere), 'recording')}: {some(nowhere)}"
-    few = [name for name in build.without_neighbour_channels if name not in nowhere]
+    few = [e["recording_id"] for e in files if e["neurons_with_positions"] and not e["neighbour_channels"]]
     if few:
         yield (
             f"fewer than {MIN_NEURONS} accepted neurons with positions in {count(len(few), 'recording')}, kept "

@@ -25,7 +25,7 @@ from .hdf5_file import read_text
 from .microns_files import ScanFile, fingerprint, open_scan, scan_inside, session_and_scan
 from .nwb_file import RoiSeries, find_series, open_series, read_clock, read_traces
 from .nwb_tables import column, grid_of, imaging_plane, integer_column, mask_centroids
-from .parquet_build import write_file
+from .parquet_build import sha256_of, write_file
 from .readers.source import digest
 from .recording import SIMULATED, Recording
 from .scan_units import ScanUnits
@@ -136,7 +136,7 @@ def staged(job: FieldJob, staging: Path) -> Staged | None:
         if told["job"] != job.digest():
             return None
         entry = told["entry"]
-        if entry is not None and _sha256(staging / entry["path"]) != entry["sha256"]:
+        if entry is not None and sha256_of(staging / entry["path"]) != entry["sha256"]:
             return None
         return Staged(entry, told["dropped"])
     except (FileNotFoundError, ValueError, KeyError, TypeError):
@@ -267,8 +267,3 @@ def _pieces(staging: Path) -> Path:
 
 def _told(job: FieldJob, staging: Path) -> Path:
     return staging / "fields" / f"{job.recording_id}.json"
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()

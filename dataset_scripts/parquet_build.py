@@ -16,6 +16,7 @@ import hashlib
 import importlib.metadata
 import os
 import shutil
+from collections import Counter
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -36,6 +37,7 @@ from .build_manifest import (
 from .dataset_card import render_card
 from .parquet_rows import add_columns, read_recording, write_recording, write_units
 from .recording import SPLITS, Recording
+from .wording import value_range
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -55,21 +57,27 @@ class BuildSummary:
     dropped: tuple[Mapping[str, Any], ...]
 
     @property
-    def num_recordings(self) -> int:
-        return len(self.files)
-
-    @property
     def num_neurons(self) -> int:
         return sum(entry["neurons"] for entry in self.files)
 
-    @property
-    def num_frames(self) -> int:
-        return sum(entry["frames"] for entry in self.files)
-
-    @property
-    def without_neighbour_channels(self) -> tuple[str, ...]:
-        """Recordings with too few positions for neighbour channels."""
-        return tuple(entry["recording_id"] for entry in self.files if not entry["neighbour_channels"])
+    def report(self, done: str, notes: Iterable[str]) -> str:
+        """Return lines that say what was written and left out, between what was done and what is worth knowing."""
+        files = self.files
+        placed, frames = (sum(entry[key] for entry in files) for key in ("neurons_with_positions", "frames"))
+        units = sorted({entry["coordinate_unit"].replace("um", "µm") for entry in files if entry["coordinate_unit"]})
+        splits = sorted(Counter(entry["split"] for entry in files).items())
+        lines = [
+            done,
+            f"neurons: {self.num_neurons}, {placed} with positions" + (f" in {' or '.join(units)}" if units else ""),
+            f"frames: {frames} in all, {value_range(entry['frames'] for entry in files)} a recording",
+            f"sampling rate: {value_range(entry['sampling_rate'] for entry in files)} Hz",
+            f"traces: {', '.join(sorted({entry['trace_kind'] for entry in files}))}",
+            f"split: {', '.join(f'{number} {name}' for name, number in splits)}",
+            *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
+            *(f"note: {note}" for note in notes),
+            f"build: {self.folder}",
+        ]
+        return "\n".join(lines)
 
 
 def write_build(
@@ -360,16 +368,17 @@ def _write_units(
     return units
 
 
+def sha256_of(path: Path) -> str:
+    """Return the digest of a file."""
+    with open(path, "rb") as file:
+        return hashlib.file_digest(file, "sha256").hexdigest()
+
+
 def _measures(path: Path) -> dict[str, Any]:
     """Return the size of a Parquet file, its size without compression, and its digest."""
     with pq.ParquetFile(path) as file:
         groups = [file.metadata.row_group(group).total_byte_size for group in range(file.num_row_groups)]
-    return {"bytes": path.stat().st_size, "uncompressed_bytes": sum(groups), "sha256": _sha256(path)}
-
-
-def _sha256(path: Path) -> str:
-    with open(path, "rb") as file:
-        return hashlib.file_digest(file, "sha256").hexdigest()
+    return {"bytes": path.stat().st_size, "uncompressed_bytes": sum(groups), "sha256": sha256_of(path)}
 
 
 def _replace(path: Path, text: str) -> None:

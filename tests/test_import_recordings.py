@@ -113,7 +113,7 @@ def test_an_animal_on_both_sides_of_a_split_is_named(tmp_path):
 def test_a_metadata_table_in_the_folder_is_no_recording(tmp_path):
     save(tmp_path / "in" / "a.npz")
     rows = table(tmp_path / "in" / "recordings.csv", "file,subject\na.npz,m1\n")
-    assert import_recordings(tmp_path / "in", tmp_path / "build", metadata=rows).dropped == ()
+    assert import_recordings(tmp_path / "in", tmp_path / "build", metadata=rows).build.dropped == ()
 
 
 def test_positions_of_a_table_come_by_flag_or_metadata(tmp_path):
@@ -125,7 +125,7 @@ def test_positions_of_a_table_come_by_flag_or_metadata(tmp_path):
     by_row = import_recordings(tmp_path / "in", tmp_path / "one", metadata=rows, trace_kind="dff")
     flags = {"positions": "where.csv", "sampling_rate": 5.0, "trace_kind": "dff"}
     by_flag = import_recordings(tmp_path / "in", tmp_path / "two", **flags)
-    assert by_row.dropped == by_flag.dropped == ()
+    assert by_row.build.dropped == by_flag.build.dropped == ()
     for build in ("one", "two"):
         np.testing.assert_array_equal(next(read_build(tmp_path / build)).centroids, [[1, 2], [3, 4]])
 
@@ -249,7 +249,7 @@ def test_neurons_with_nan_are_left_out_on_request_and_recordings_without_others_
     save(tmp_path / "in" / "a.npz", edit=lose([1, 4], 3))
     save(tmp_path / "in" / "b.npz", edit=lose(slice(None), 3))
     summary = import_recordings(tmp_path / "in", tmp_path / "build", preparation=DROP)
-    assert [entry["why"] for entry in summary.dropped] == [
+    assert [entry["why"] for entry in summary.build.dropped] == [
         "2 of 6 neurons hold NaN or infinite values: roi 1, 4",
         "6 of 6 neurons hold NaN or infinite values (in every neuron: frames 0 to 2, counted from 0)",
     ]
@@ -263,7 +263,7 @@ def test_a_trace_that_is_constant_where_it_is_known_is_left_out_before_anything_
 
     save(tmp_path / "in" / "a.npz", edit=edit)
     summary = import_recordings(tmp_path / "in", tmp_path / "build")
-    assert summary.dropped[0]["why"] == "2 of 6 neurons have a constant trace: roi 1, 4"
+    assert summary.build.dropped[0]["why"] == "2 of 6 neurons have a constant trace: roi 1, 4"
 
 
 def test_dff_is_made_of_fluorescence(tmp_path):
@@ -325,7 +325,7 @@ def test_a_row_of_labels_for_a_file_without_usable_neurons_is_no_mistake(tmp_pat
             np.save(folder / f"{file}.npy", array)
     labels = table(tmp_path / "mice.csv", "subject,sex\na,f\nb,m\n")
     summary = import_recordings(tmp_path / "in", tmp_path / "build", labels=labels, sampling_rate=5.0)
-    assert summary.dropped[0]["why"] == "none of its 6 ROIs is accepted in iscell"
+    assert summary.build.dropped[0]["why"] == "none of its 6 ROIs is accepted in iscell"
     assert "note: 6 of 6 ROIs are accepted by their curator\n" in str(summary)
     assert next(read_build(tmp_path / "build")).labels == {"sex": "f"}
 
@@ -415,8 +415,9 @@ def test_the_real_two_photon_recordings_import_whole(tmp_path):
     before = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
     summary = import_recordings(folder, tmp_path / "build", metadata=rows, um_per_pixel=0.994)
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before < 200_000, "more than 200 MB for small files"
-    assert (summary.build.num_recordings, summary.build.num_neurons) == (62, 1363)
-    assert summary.build.without_neighbour_channels == ("S71M1_G",) and summary.dropped == ()
+    assert (len(summary.build.files), summary.build.num_neurons) == (62, 1363)
+    without_neighbours = [entry["recording_id"] for entry in summary.build.files if not entry["neighbour_channels"]]
+    assert without_neighbours == ["S71M1_G"] and summary.build.dropped == ()
     assert len({entry["subject_id"] for entry in summary.build.files}) == 6
     assert {entry["coordinate_unit"] for entry in summary.build.files} == {"um"}
     assert sum(entry["neurons_with_positions"] for entry in summary.build.files) == 1363

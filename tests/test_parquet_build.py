@@ -197,7 +197,7 @@ def test_recordings_with_fewer_than_five_positions_are_named(tmp_path):
         recording("rejected", 5, centroids=five, coordinate_unit="um", accepted=np.arange(5) > 0),
     ]
     summary = write(recordings, tmp_path / "build")
-    assert summary.without_neighbour_channels == ("few", "none", "rejected")
+    assert [entry["neighbour_channels"] for entry in summary.files] == [False, True, False, False]
     assert [entry["neurons_with_positions"] for entry in summary.files] == [4, 5, 0, 5]
     assert "few, none, rejected" in (tmp_path / "build" / "README.md").read_text()
 
@@ -289,8 +289,8 @@ def test_files_are_added_to_a_build_that_is_there(tmp_path):
 
 def test_a_file_is_read_for_its_digest_once(tmp_path, monkeypatch):
     read = []
-    digest = parquet_build._sha256
-    monkeypatch.setattr(parquet_build, "_sha256", lambda path: (read.append(path.stem), digest(path))[1])
+    digest = parquet_build.sha256_of
+    monkeypatch.setattr(parquet_build, "sha256_of", lambda path: (read.append(path.stem), digest(path))[1])
     write([recording("a"), recording("b")], tmp_path / "build")
     write([recording("c")], tmp_path / "build")
     assert read == ["a", "b", "train", "c", "train"]
