@@ -15,11 +15,11 @@ from ..processing_neurt import MIN_FRAMES, MIN_NEURONS
 from .labels import LabelTable, check_all_labelled, read_labels, with_labels
 from .metadata import Facts, match_metadata, read_metadata
 from .parquet_build import BuildSummary, write_build
-from .preparation import Preparation, name_with_file, prepare
+from .preparation import Preparation, name_with_file, prepare, require_above_zero
 from .readers import READERS, detect
-from .readers.source import NothingUsable, Source, identity
+from .readers.source import Found, NothingUsable, Source, identity
 from .recording import Recording
-from .wording import count, some, value_range
+from .wording import count, some, tallied, value_range
 
 
 @dataclasses.dataclass(frozen=True)
@@ -90,19 +90,12 @@ def import_recordings(
         ValueError: On bad input, naming the file; nothing is written then.
     """
     preparation = preparation or Preparation()
-    options = {
-        "trace_kind": trace_kind,
-        "neuropil_coefficient": neuropil_coefficient,
-        "all_rois": all_rois or None,
-        "series": series,
-    }
-    options = {name: value for name, value in options.items() if value is not None}
+    options = given(
+        trace_kind=trace_kind, neuropil_coefficient=neuropil_coefficient, all_rois=all_rois or None, series=series
+    )
     flags = Facts(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel, subject=subject, positions=positions)
-    _check_flags(flags)
     table = read_labels(labels) if labels else None
-    format, found = detect(Path(path), format, tables=[each for each in (metadata, labels) if each])
-    _check_options(format, options, flags, found.sources)
-    facts = _facts_by_file(found.sources, metadata, flags)
+    format, found, facts = find_recordings(path, format, flags, options, metadata, labels)
     positions_files = {fact.positions for fact in facts.values()}
     dropped = [{"recording_id": file, "why": why} for file, why in found.passed_over if file not in positions_files]
     split: dict[str, str] = {}
@@ -122,11 +115,41 @@ def import_recordings(
     return ImportSummary(format, build, tuple(_notes(build.files, facts, all_rois)))
 
 
-def _check_flags(flags: Facts) -> None:
-    for name in ("sampling_rate", "um_per_pixel"):
-        value = getattr(flags, name)
-        if value is not None and not 0 < value < np.inf:
-            raise ValueError(f"--{name.replace('_', '-')}: expected a number above 0, got {value:g}")
+def given(**options: Any) -> dict[str, Any]:
+    """Return the options that have a value."""
+    return {name: value for name, value in options.items() if value is not None}
+
+
+def find_recordings(
+    path: str | os.PathLike,
+    format: str,
+    flags: Facts,
+    options: Mapping[str, Any],
+    metadata: str | os.PathLike | None = None,
+    labels: str | os.PathLike | None = None,
+) -> tuple[str, Found, dict[str, Facts]]:
+    """Find the files at or below a path, and put together what is stated about each.
+
+    Args:
+        path: A file or folder.
+        format: A name in `READERS`, or "auto".
+        flags: What is stated about every file without a row that says so.
+        options: For the reader.
+        metadata: A table as `read_metadata` reads it.
+        labels: A table of labels, which is no recording.
+
+    Returns:
+        The reader's name, what it found, and the facts about each file.
+
+    Raises:
+        ValueError: If nothing is found, or a flag, option or row does not fit what is.
+    """
+    require_above_zero(sampling_rate=flags.sampling_rate, um_per_pixel=flags.um_per_pixel)
+    format, found = detect(Path(path), format, tables=[table for table in (metadata, labels) if table])
+    _check_options(format, options, flags, found.sources)
+    files = [source.file for source in found.sources]
+    rows = match_metadata(read_metadata(metadata), files) if metadata else {}
+    return format, found, {file: rows.get(file, Facts()).or_else(flags) for file in files}
 
 
 def _check_options(format: str, options: Mapping[str, Any], flags: Facts, sources: list[Source]) -> None:
@@ -138,12 +161,6 @@ def _check_options(format: str, options: Mapping[str, Any], flags: Facts, source
             f"--positions: expected one CSV recording, got {len(sources)} of {format}; "
             "use a column positions in --metadata"
         )
-
-
-def _facts_by_file(sources: list[Source], metadata: str | os.PathLike | None, flags: Facts) -> dict[str, Facts]:
-    files = [source.file for source in sources]
-    table = match_metadata(read_metadata(metadata), files) if metadata else {}
-    return {file: table.get(file, Facts()).or_else(flags) for file in files}
 
 
 def _read_all(
@@ -222,8 +239,7 @@ def _constant(traces: np.ndarray) -> np.ndarray:
 
 def _notes(files: Sequence[Mapping[str, Any]], facts: Mapping[str, Facts], all_rois: bool) -> Iterator[str]:
     sources = [entry["source"] for entry in files]
-    for note, times in Counter(note for source in sources for note in source["notes"]).items():
-        yield f"{note} ({times} of {count(len(files), 'recording')})"
+    yield from tallied((note for source in sources for note in source["notes"]), len(files))
     curated = [source for source in sources if source.get("accepted_rois") is not None]
     if curated:
         accepted, rois = (sum(source[key] for source in curated) for key in ("accepted_rois", "rois"))

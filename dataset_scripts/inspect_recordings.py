@@ -5,28 +5,28 @@ import functools
 import json
 import math
 import os
-from collections import Counter
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 from tqdm import tqdm
 
 from ..processing_neurt import MIN_NEURONS, NeurtProcessor
 from ..writing_aside import file_aside
-from .import_recordings import _check_flags, _check_options, _facts_by_file
+from .build_manifest import MANIFEST, read_manifest
+from .import_recordings import find_recordings, given
 from .inspect_figure import recording_figure, save_figure
 from .inspect_table import measures_table
 from .metadata import Facts
-from .parquet_build import read_manifest
 from .parquet_rows import read_recording
 from .quality import Quality, measure
 from .quality_problems import Problem, group_problems, group_unreadable, problems_of
-from .readers import READERS, detect
-from .readers.source import Source
+from .readers import READERS
 from .recording import Recording
-from .wording import count, some
+from .wording import count, some, tallied
+
+_Read = Callable[[], Iterable[Recording]]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -74,13 +74,6 @@ class Inspection:
         }
 
 
-class _Part(NamedTuple):
-    """Something to read, and its name in messages."""
-
-    name: str
-    read: Callable[[], Iterable[Recording]]
-
-
 def inspect_recordings(
     path: str | os.PathLike,
     *,
@@ -118,107 +111,90 @@ def inspect_recordings(
     NeurtProcessor(neighbour_radius=radius, radius_unit=radius_unit)  # refuses a radius that training would refuse
     if recording is not None and figure is None:
         raise ValueError(f"--recording: expected with --output, the picture of {recording!r}, got no --output")
-    flags = {"sampling_rate": sampling_rate, "um_per_pixel": um_per_pixel}
-    options = {"trace_kind": trace_kind, "series": series}
-    if (Path(path) / "manifest.json").is_file():
+    flags = given(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel)
+    options = given(trace_kind=trace_kind, series=series)
+    if (Path(path) / MANIFEST).is_file():
         stated_format = None if format == "auto" else format
-        _refuse_beside_build({"format": stated_format, "metadata": metadata, **flags, **options})
+        _refuse_beside_build(given(format=stated_format, metadata=metadata, **flags, **options))
         format, parts, notes = "build", _parts_of_build(Path(path)), []
     else:
-        format, found = detect(Path(path), format)
-        options = {name: value for name, value in options.items() if value is not None}
-        _check_flags(Facts(**flags))
-        _check_options(format, options, Facts(**flags), found.sources)
-        facts = _facts_by_file(found.sources, metadata, Facts(**flags))
-        parts = _parts_of_files(format, found.sources, facts, options)
-        table = Path(metadata).name if metadata else None
-        notes = [f"left {file}: {why}" for file, why in found.passed_over if file != table]
+        format, found, facts = find_recordings(path, format, Facts(**flags), options, metadata)
+        read = functools.partial(READERS[format].read, **options)
+        parts = {one.file: functools.partial(read, one, facts[one.file]) for one in found.sources}
+        notes = [f"left {file}: {why}" for file, why in found.passed_over]
     measured, unreadable = _measure_all(parts, radius, radius_unit)
     qualities = tuple(quality for _, quality in measured)
-    drawn = _chosen(measured, recording) if figure is not None else None
-    if drawn is not None:
-        part, quality = drawn
-        save_figure(recording_figure(_read_again(part, quality), quality), figure)
+    notes = [*tallied((note for quality in qualities for note in quality.notes), len(qualities)), *notes]
+    drawn = None
+    if figure is not None:
+        read, quality = _chosen(measured, recording)
+        save_figure(recording_figure(_read_again(read, quality), quality), figure)
+        drawn = quality.recording_id
     return Inspection(
         format=format,
         qualities=qualities,
         unreadable=unreadable,
         problems=tuple(problems_of(qualities)),
-        notes=(*_reader_notes(qualities), *notes),
-        drawn=drawn and drawn[1].recording_id,
+        notes=tuple(notes),
+        drawn=drawn,
     )
 
 
 def write_json(inspection: Inspection, path: str | os.PathLike) -> None:
     """Write `Inspection.as_json` to a file, in the place of one that is there."""
     with file_aside(path, replace=True) as aside:
-        aside.write_text(json.dumps(inspection.as_json(), indent=1, ensure_ascii=False, allow_nan=False) + "\n")
+        aside.write_text(json.dumps(inspection.as_json(), indent=1, allow_nan=False) + "\n")
 
 
-def _refuse_beside_build(given: Mapping[str, Any]) -> None:
-    for name, value in given.items():
-        if value is not None:
-            raise ValueError(
-                f"--{name.replace('_', '-')}: expected only with files that are still to be imported, got a build, "
-                "which says it itself; leave the flag out"
-            )
+def _refuse_beside_build(flags: Mapping[str, Any]) -> None:
+    for name in flags:
+        raise ValueError(
+            f"--{name.replace('_', '-')}: expected only with files that are still to be imported, got a build, which "
+            "says it itself; leave the flag out"
+        )
 
 
-def _parts_of_build(folder: Path) -> list[_Part]:
-    return [
-        _Part(entry["recording_id"], functools.partial(_read_entry, folder / entry["path"], entry["source"]))
-        for entry in read_manifest(folder)["files"]
-    ]
+def _parts_of_build(folder: Path) -> dict[str, _Read]:
+    files = read_manifest(folder)["files"]
+    return {one["recording_id"]: functools.partial(_read_entry, folder / one["path"], one["source"]) for one in files}
 
 
 def _read_entry(path: Path, source: Mapping[str, Any]) -> Iterator[Recording]:
     yield read_recording(path, source)
 
 
-def _parts_of_files(
-    format: str, sources: Sequence[Source], facts: Mapping[str, Facts], options: Mapping[str, Any]
-) -> list[_Part]:
-    read = functools.partial(READERS[format].read, **options)
-    return [_Part(source.file, functools.partial(read, source, facts[source.file])) for source in sources]
-
-
 def _measure_all(
-    parts: Sequence[_Part], radius: float, radius_unit: str
-) -> tuple[list[tuple[_Part, Quality]], dict[str, str]]:
-    """Measure every recording that can be read, and say of each part that cannot be why."""
+    parts: Mapping[str, _Read], radius: float, radius_unit: str
+) -> tuple[list[tuple[_Read, Quality]], dict[str, str]]:
+    """Measure every recording that can be read, and say of each file or recording that cannot be why."""
     measured, unreadable = [], {}
-    for part in tqdm(parts, desc="inspect", unit="file", disable=None):
+    for name, read in tqdm(parts.items(), desc="inspect", unit="file", disable=None):
         try:
-            for recording in part.read():
-                measured.append((part, measure(recording, radius, radius_unit)))
+            for recording in read():
+                measured.append((read, measure(recording, radius, radius_unit)))
         except (ValueError, OSError) as error:
-            unreadable[part.name] = str(error).removeprefix(f"{part.name}: ")
+            unreadable[name] = str(error).removeprefix(f"{name}: ")
     if not measured:
         lines = group_unreadable(unreadable) or ["expected at least one recording to inspect, got none"]
         raise ValueError(lines[0])
     return measured, unreadable
 
 
-def _chosen(measured: Sequence[tuple[_Part, Quality]], recording: str | None) -> tuple[_Part, Quality]:
+def _chosen(measured: Sequence[tuple[_Read, Quality]], recording: str | None) -> tuple[_Read, Quality]:
     """Return what to draw: the one asked for, else the first with positions for neighbour channels, else the first."""
     if recording is None:
         return next((one for one in measured if one[1].positioned >= MIN_NEURONS), measured[0])
-    for part, quality in measured:
+    for read, quality in measured:
         if quality.recording_id == recording:
-            return part, quality
+            return read, quality
     known = some([quality.recording_id for _, quality in measured])
     raise ValueError(f"--recording: expected one of {known}, got {recording!r}")
 
 
-def _read_again(part: _Part, quality: Quality) -> Recording:
+def _read_again(read: _Read, quality: Quality) -> Recording:
     # Not kept since it was measured: then two recordings would be in memory while the others are read.
-    again = next(one for one in part.read() if one.recording_id == quality.recording_id)
+    again = next(one for one in read() if one.recording_id == quality.recording_id)
     return again.accepted_neurons()
-
-
-def _reader_notes(qualities: Sequence[Quality]) -> list[str]:
-    notes = Counter(note for quality in qualities for note in quality.notes)
-    return [f"{note} ({times} of {count(len(qualities), 'recording')})" for note, times in notes.items()]
 
 
 def _printable(line: str) -> str:

@@ -59,10 +59,7 @@ class Preparation:
     def __post_init__(self):
         if self.nan not in NAN_POLICIES:
             raise ValueError(f"--nan: expected {', '.join(NAN_POLICIES[:-1])} or {NAN_POLICIES[-1]}, got {self.nan!r}")
-        for name in ("max_gap", "dff_window", "resample_to"):
-            value = getattr(self, name)
-            if value is not None and not 0 < value < np.inf:
-                raise ValueError(f"--{name.replace('_', '-')}: expected a number above 0, got {value:g}")
+        require_above_zero(max_gap=self.max_gap, dff_window=self.dff_window, resample_to=self.resample_to)
         if not 0 <= self.percentile <= 100:
             raise ValueError(f"--dff-percentile: expected a number from 0 to 100, got {self.dff_percentile:g}")
         if (self.nan == "interpolate") != (self.max_gap is not None):
@@ -80,6 +77,13 @@ class Preparation:
     @property
     def percentile(self) -> float:
         return DEFAULT_PERCENTILE if self.dff_percentile is None else self.dff_percentile
+
+
+def require_above_zero(**flags: float | None) -> None:
+    """Raise ValueError where the number of a flag is not above 0, or infinite."""
+    for name, value in flags.items():
+        if value is not None and not 0 < value < np.inf:
+            raise ValueError(f"--{name.replace('_', '-')}: expected a number above 0, got {value:g}")
 
 
 def prepare(recording: Recording, preparation: Preparation) -> tuple[Recording, list[dict[str, Any]]]:

@@ -23,11 +23,15 @@ def count(number: int, noun: str) -> str:
     return f"{number} {noun}" + ("" if number == 1 else "s")
 
 
+def tallied(notes: Iterable[str], recordings: int) -> list[str]:
+    """Return each note once, with how many of the recordings have it."""
+    return [f"{note} ({times} of {count(recordings, 'recording')})" for note, times in Counter(notes).items()]
+
+
 def value_range(values: Iterable[float]) -> str:
-    """Return "5" where all values are the same, else "4.5 to 7.9"; whole numbers with all their digits."""
+    """Return "5" where all values look the same, else "4.5 to 7.9"; whole numbers with all their digits."""
     values = sorted(values)
-    least, most = values[0], values[-1]
-    return _short(least) if least == most else f"{_short(least)} to {_short(most)}"
+    return " to ".join(dict.fromkeys(map(_short, (values[0], values[-1]))))
 
 
 def cannot_read(path: str | os.PathLike, expected: str, error: Exception) -> ValueError:

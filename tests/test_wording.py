@@ -1,7 +1,7 @@
 """What messages say is short and exact."""
 
 import pytest
-from neurt.dataset_scripts.wording import count, repeated, some, value_range
+from neurt.dataset_scripts.wording import count, repeated, some, tallied, value_range
 
 
 @pytest.mark.parametrize(
@@ -27,7 +27,17 @@ def test_one_thing_is_singular():
 
 @pytest.mark.parametrize(
     ("values", "words"),
-    [([5.0], "5"), ([5, 5], "5"), ([7.92345, 4.5], "4.5 to 7.923"), ([12345, 100000], "12345 to 100000")],
+    [
+        ([5.0], "5"),
+        ([5, 5], "5"),
+        ([6.25, 6.2500001], "6.25"),
+        ([7.92345, 4.5], "4.5 to 7.923"),
+        ([12345, 100000], "12345 to 100000"),
+    ],
 )
-def test_ranges_are_one_number_where_all_are_the_same(values, words):
+def test_ranges_are_one_number_where_all_look_the_same(values, words):
     assert value_range(iter(values)) == words
+
+
+def test_notes_are_said_once_with_how_many_have_them():
+    assert tallied(["b", "a", "b"], 3) == ["b (2 of 3 recordings)", "a (1 of 3 recordings)"]
