@@ -12,7 +12,7 @@ import os
 from collections.abc import Iterable, Mapping
 from typing import NamedTuple
 
-from .metadata import KNOWN_COLUMNS, read_table
+from .metadata import KNOWN_COLUMNS, check_new, read_table
 from .recording import Recording
 from .wording import some
 
@@ -51,17 +51,13 @@ def read_labels(path: str | os.PathLike) -> LabelTable:
             named.
     """
     lines = read_table(path, *_KEYS)
-    if not lines:
-        raise ValueError(f"{path}: expected one line per subject or recording below the header, got none")
     key = next(name for name in _KEYS if name in lines[0][1])
     _check_labels(path, key, [name for name in lines[0][1] if name != key])
     rows: dict[str, dict[str, str | None]] = {}
+    numbers: dict[str, int] = {}
     for number, row in lines:
         name = row.pop(key)
-        if not name:
-            raise ValueError(f"{path}, line {number}: expected a {key}, got an empty cell")
-        if name in rows:
-            raise ValueError(f"{path}, line {number}: expected each {key} once, got {name!r} again")
+        check_new(key, name, numbers, path, number)
         rows[name] = {label: cell or None for label, cell in row.items()}
     return LabelTable(str(path), key, rows)
 

@@ -68,18 +68,14 @@ def read_metadata(path: str | os.PathLike) -> dict[str, Facts]:
             its column holds; the line is named.
     """
     facts: dict[str, Facts] = {}
-    lines: dict[str, int] = {}
+    files: dict[str, int] = {}
+    recordings: dict[str, int] = {}
     for line, row in read_table(path, "file"):
-        where = f"{path}, line {line}"
         file = row["file"].replace("\\", "/").removeprefix("./").rstrip("/")
-        if not file:
-            raise ValueError(f"{where}: expected a file name in column file, got an empty cell")
-        if file in facts:
-            raise ValueError(f"{where}: expected each file once, got {file!r} again (first on line {lines[file]})")
-        facts[file], lines[file] = _facts(row, where), line
-    if not facts:
-        raise ValueError(f"{path}: expected one line per file below the header, got none")
-    _check_unique_recordings(path, facts, lines)
+        check_new("file", file, files, path, line)
+        facts[file] = _facts(row, f"{path}, line {line}")
+        if facts[file].recording:
+            check_new("recording", facts[file].recording, recordings, path, line)
     return facts
 
 
@@ -136,6 +132,8 @@ def read_table(path: str | os.PathLike, *keys: str) -> list[tuple[int, dict[str,
     lines = [(number, cells) for number, cells in lines if any(cells)]
     if not lines:
         raise ValueError(f"{path}: expected a header with a column {' or '.join(keys)}, got an empty table")
+    if len(lines) == 1:
+        raise ValueError(f"{path}: expected one line per {' or '.join(keys)} below the header, got none")
     header = lines[0][1]
     _check_header(path, header, keys)
     for number, cells in lines[1:]:
@@ -145,6 +143,17 @@ def read_table(path: str | os.PathLike, *keys: str) -> list[tuple[int, dict[str,
                 "put quotes around a cell with a comma"
             )
     return [(number, dict(zip(header, cells, strict=True))) for number, cells in lines[1:]]
+
+
+def check_new(what: str, name: str, lines: dict[str, int], path: str | os.PathLike, line: int) -> None:
+    """Remember the line of a name; raise ValueError if it is empty or stands on another line already."""
+    if not name:
+        raise ValueError(f"{path}, line {line}: expected a {what}, got an empty cell")
+    if name in lines:
+        raise ValueError(
+            f"{path}, line {line}: expected each {what} once, got {name!r} again (first on line {lines[name]})"
+        )
+    lines[name] = line
 
 
 def _check_header(path: str | os.PathLike, header: list[str], keys: Sequence[str]) -> None:
@@ -186,19 +195,6 @@ def _whole_number(cell: str | None, where: str) -> int | None:
     if cell and not re.fullmatch(r"-?\d{1,9}", cell):
         raise ValueError(f"{where}: expected a whole number in column field, got {cell!r}")
     return int(cell) if cell else None
-
-
-def _check_unique_recordings(path: str | os.PathLike, facts: Mapping[str, Facts], lines: Mapping[str, int]) -> None:
-    seen: dict[str, str] = {}
-    for file, fact in facts.items():
-        if fact.recording is None:
-            continue
-        if fact.recording in seen:
-            raise ValueError(
-                f"{path}, line {lines[file]}: expected each recording once, got {fact.recording!r} again "
-                f"(first on line {lines[seen[fact.recording]]})"
-            )
-        seen[fact.recording] = file
 
 
 def _them(names: list[str]) -> str:

@@ -9,7 +9,6 @@ import hashlib
 import importlib
 import os
 import re
-import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -17,6 +16,7 @@ from urllib.parse import unquote, urlsplit
 
 import h5py
 
+from ..writing_aside import file_aside
 from .hdf5_file import read_text
 from .nwb_file import open_nwb
 from .readers.source import cannot_read, files_with_suffix
@@ -140,12 +140,8 @@ class WholePieces:
 
     def set(self, key: str, piece: bytes) -> None:
         """Keep a piece."""
-        path = self._path(key)
-        path.parent.mkdir(parents=True, exist_ok=True)
-        descriptor, aside = tempfile.mkstemp(dir=path.parent)
-        with open(descriptor, "wb") as file:
-            file.write(piece)
-        os.replace(aside, path)
+        with file_aside(self._path(key), replace=True) as aside:
+            aside.write_bytes(piece)
 
     def _path(self, key: str) -> Path:
         name = hashlib.sha256(key.encode()).hexdigest()

@@ -19,7 +19,7 @@ import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from ..writing_aside import file_aside
-from .recording import Recording, column_type
+from .recording import COLUMN_TYPES, Recording, column_type
 
 SCHEMA = pa.schema(
     [
@@ -47,13 +47,7 @@ SCHEMA = pa.schema(
 # Not in the rows of `write_units`: one value or more for each frame or trial.
 LONG_COLUMNS = ("trace", "segment_starts")
 
-_COLUMN_TYPES = {
-    "int64": pa.int64(),
-    "float32": pa.float32(),
-    "float64": pa.float64(),
-    "bool": pa.bool_(),
-    "string": pa.string(),
-}
+_COLUMN_TYPES = {name: pa.type_for_alias(name) for name in COLUMN_TYPES}
 _NEVER_NULL = (
     "recording_id",
     "subject_id",

@@ -31,7 +31,7 @@ class ScanUnits:
     """
 
     def __init__(self, table: pd.DataFrame):
-        self.sha256 = hashlib.sha256(table.sort_values(_COLUMNS)[_COLUMNS].to_numpy(np.int64).tobytes()).hexdigest()
+        self.sha256 = hashlib.sha256(table.sort_values(_COLUMNS).to_numpy().tobytes()).hexdigest()
         self._by_field = {key: rows for key, rows in table.groupby(_MASK[:-1])}
 
     def of(self, session: int, scan: int, field: int) -> Mapping[int, int]:
@@ -77,9 +77,7 @@ def _kind(path: Path) -> str:
 
 def _read_csv(path: Path) -> pd.DataFrame:
     try:
-        header = pd.read_csv(path, nrows=0, encoding="utf-8-sig").columns
-        _require_columns(header, path)
-        return pd.read_csv(path, usecols=_COLUMNS, encoding="utf-8-sig", low_memory=False)
+        return pd.read_csv(path, usecols=lambda name: name in _COLUMNS, encoding="utf-8-sig", low_memory=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
         raise _no_table(path, error) from error
 
@@ -87,7 +85,6 @@ def _read_csv(path: Path) -> pd.DataFrame:
 def _read_parquet(path: Path) -> pd.DataFrame:
     try:
         with pq.ParquetFile(path) as file:
-            _require_columns(file.schema_arrow.names, path)
             if file.metadata.num_rows > _MOST_ROWS:
                 raise ValueError(f"{path}: expected at most {_MOST_ROWS:,} rows, got {file.metadata.num_rows:,}")
             return file.read(_COLUMNS, use_threads=False).to_pandas(ignore_metadata=True)
@@ -100,14 +97,12 @@ def _no_table(path: Path, error: Exception) -> ValueError:
     return ValueError(f"{path}: expected a ScanUnit table as CSV or Parquet, got something else ({reason:.100})")
 
 
-def _require_columns(names, path: Path) -> None:
-    missing = [name for name in _COLUMNS if name not in names]
-    if missing:
-        raise ValueError(f"{path}: expected columns {', '.join(_COLUMNS)}, found no {missing[0]}; export it with them")
-
-
 def _whole_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:
     for name in _COLUMNS:
+        columns = list(table).count(name)
+        if columns != 1:
+            expected = f"columns {', '.join(_COLUMNS)}, each once"
+            raise ValueError(f"{path}: expected {expected}, found {columns or 'no'} {name}; export it with them")
         if table[name].dtype.kind not in "iu" or (table[name] < 0).any():
             raise ValueError(
                 f"{path}: expected whole numbers in column {name}, got {_first_other(table[name])}; leave rows "

@@ -175,7 +175,7 @@ def test_what_cannot_be_used_is_one_plain_line_and_leaves_nothing(tmp_path, chan
         ("file,um_per_pixel\na.npz,nan\n", "column um_per_pixel, got 'nan'"),
         ("file,field\na.npz,1.5\n", "whole number in column field, got '1.5'"),
         ("file,split\na.npz,holdout\n", "train, validation, test or nothing in column split, got 'holdout'"),
-        ("file,subject\n,m1\n", "line 2: expected a file name"),
+        ("file,subject\n,m1\n", "line 2: expected a file, got an empty cell"),
         ("file,subject\nb.npz,m1\n", "a row for every file, got none for a.npz"),
         ("file,subject\na.npz,m1\nc.npz,m1\n", "got c.npz; files found: a.npz; correct or remove it"),
     ],

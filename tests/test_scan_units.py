@@ -4,6 +4,8 @@ import pickle
 
 import numpy as np
 import pandas as pd
+import pyarrow as pa
+import pyarrow.parquet as pq
 import pytest
 from damaged_files import damage, damages, reads_or_refuses
 from hypothesis import given
@@ -94,6 +96,13 @@ def replaced(**columns):
 def test_a_table_that_cannot_be_joined_is_refused_with_what_is_wrong(tmp_path, table, message, name):
     with pytest.raises(ValueError, match=message):
         read_scan_units(save(table, tmp_path / name))
+
+
+def test_a_column_that_stands_there_twice_is_refused(tmp_path):
+    table = pa.Table.from_pandas(ROWS, preserve_index=False)
+    pq.write_table(table.append_column("field", table["field"]), tmp_path / "ScanUnit.parquet")
+    with pytest.raises(ValueError, match="found 2 field"):
+        read_scan_units(tmp_path / "ScanUnit.parquet")
 
 
 def test_a_missing_file_and_an_empty_one_are_refused(tmp_path):
