@@ -11,8 +11,8 @@ from typing import Any
 
 import numpy as np
 
+from .frame_times import holes, rate_of, segment_starts
 from .readers.footprints import image_centroids
-from .readers.frame_times import holes, rate_of, segment_starts
 from .readers.source import digest, scaled_centroids
 from .recording import Recording
 from .wording import some

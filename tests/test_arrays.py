@@ -1,5 +1,6 @@
 """Plain arrays are read when they say what they are, and refused with one line when they do not."""
 
+import zipfile
 from pathlib import Path
 
 import numpy as np
@@ -101,8 +102,14 @@ def test_keys_that_are_not_read_are_named(tmp_path):
         ({"traces": TRACES.T, "centroids": np.zeros((3, 2)), "coordinate_unit": "um"}, "save traces.T"),
         ({"roi_ids": np.arange(4)}, "one row for each of 4 roi_ids"),
         ({"roi_ids": np.array(["a", "a", "b"])}, "unique roi_ids.*repeated a"),
-        ({"traces": TRACES[0]}, "expected numbers of shape"),
-        ({"traces": np.full((3, 40), "x")}, "expected numbers of shape"),
+        ({"traces": TRACES[0]}, "expected numbers of two dimensions"),
+        ({"traces": np.full((3, 40), "x")}, "traces: expected numbers of two dimensions"),
+        (
+            {"centroids": np.full((3, 2), "x"), "coordinate_unit": "um"},
+            "centroids: expected numbers of two dimensions",
+        ),
+        ({"field": 1.5}, "expected one whole number in .field., got float64"),
+        ({"subject_id": ["a", "b"]}, r"expected one text in .subject_id., got <U1 of shape \(2,\)"),
         ({"centroids": np.zeros((3, 2))}, 'coordinate_unit "um" or "px".*--um-per-pixel'),
         ({"centroids": np.zeros((3, 2)), "coordinate_unit": "mm"}, "got 'mm'"),
         ({"centroids": np.zeros((3, 3)), "coordinate_unit": "um"}, r"centroids of shape \(neurons, 2\)"),
@@ -183,8 +190,8 @@ def test_positions_come_from_a_second_table_by_name(tmp_path, unit, scale):
         ("roi_id,x_um,y_um\na,1,2\nb,1,2\nc,1,2\n", "one for 'c'"),
         ("roi_id,x_um,y_um\na,1,2\na,1,2\n", "each roi_id once"),
         ("roi_id,x,y\na,1,2\nb,1,2\n", "x_um, y_um or x_px, y_px"),
-        ("roi_id,x_um,y_um\na,left,2\nb,1,2\n", "expected numbers"),
-        ("roi_id,x_um,y_um\n" + "".join(f"n{i},1,2\n" for i in range(40)), "looks transposed"),
+        ("roi_id,x_um,y_um\na,left,2\nb,1,2\n", "Row #2.* invalid value 'left'"),
+        ("roi_id,x_um,y_um\n" + "".join(f"n{i},1,2\n" for i in range(40)), "none for 'a'; the traces look transposed"),
         (None, "found none"),
     ],
 )
@@ -199,15 +206,15 @@ def test_positions_of_other_neurons_are_one_plain_line(tmp_path, positions, mess
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"edit": (7, "1.2,x,3")}, "got 'x' in column 'a', line 8"),
+        ({"edit": (7, "1.2,x,3")}, r"CSV column #1: Row #8: .* invalid value 'x'"),
         ({"edit": (7, "1.2,1,2,3")}, "a CSV table"),
-        ({"edit": (7, "0.1,1,2")}, "expected time_s to increase.*line 8"),
-        ({"edit": (7, ",1,2")}, "expected time_s to increase.*line 8"),
-        ({"header": "time_s,a"}, "expected 2 cells a line as in the header, got 3"),
-        ({"header": "time_s,a,a"}, "each column once, got a more than once"),
+        ({"edit": (7, "0.1,1,2")}, "a time in each line, after the one before, got another at line 8"),
+        ({"edit": (7, ",1,2")}, "a time in each line, after the one before, got another at line 8"),
+        ({"header": "time_s,a"}, "Expected 2 columns, got 3"),
+        ({"header": "time_s,a,a"}, "each column once, got 'a' more than once"),
         ({"header": ",a,b"}, "expected a name for every column, got none for column 1"),
         ({"header": ""}, "empty first line"),
-        ({"rows": 0}, "lines of numbers below the header, got none"),
+        ({"rows": 0}, "lines of values below the header, got none"),
     ],
 )
 def test_a_table_that_is_no_table_of_numbers_is_one_plain_line(tmp_path, changes, message):
@@ -259,3 +266,41 @@ def test_nothing_to_read_is_one_plain_line(tmp_path):
     np.savez(tmp_path / "a.npz", speed=1)
     with pytest.raises(ValueError, match='it has no array "traces"'):
         detect(tmp_path)
+
+
+def test_damaged_files_beside_a_recording_do_not_end_the_search(tmp_path):
+    save_csv(tmp_path / "a.csv")
+    (tmp_path / "empty.csv").touch()
+    (tmp_path / "other.csv").write_bytes("µ".encode("latin-1"))
+    (tmp_path / "cut.npz").write_bytes(save_npz(tmp_path / "whole.npz").read_bytes()[:100])
+    np.save(tmp_path / "one.npy", TRACES)
+    (tmp_path / "one.npy").rename(tmp_path / "one.npz")
+    for name, left in (("csv", ["empty.csv", "other.csv"]), ("npz", ["cut.npz", "one.npz"])):
+        found = detect(tmp_path, name)[1]
+        assert len(found.sources) == 1 and [file for file, _ in found.passed_over] == left
+        for file in left:
+            with pytest.raises(ValueError, match=file):
+                detect(tmp_path / file)
+
+
+def test_an_entry_that_is_no_array_is_one_plain_line(tmp_path):
+    with zipfile.ZipFile(tmp_path / "a.npz", "w") as archive:
+        archive.writestr("traces.npy", "text")
+    with pytest.raises(ValueError, match=r"a\.npz: expected an \.npz archive.*traces is no array"):
+        read(tmp_path / "a.npz")
+
+
+def test_what_is_not_read_may_be_anything(tmp_path):
+    (got,) = read(save_npz(tmp_path / "a.npz", settings=np.array({}, dtype=object)))
+    assert got.source["notes"] == ["keys that are not read: settings"]
+
+
+def test_times_in_milliseconds_give_the_rate_of_their_mean_and_irregular_ones_none(tmp_path):
+    # The median step of 60 Hz in whole milliseconds, 17 ms, would say 58.8 Hz, and contradict what is stated.
+    for stated in (None, 60.0):
+        (got,) = read(save_csv(tmp_path / "a.csv", step=1 / 60), Facts(sampling_rate=stated), trace_kind="dff")
+        assert got.sampling_rate == pytest.approx(60, rel=2e-3)
+    lines = [f"{time:.1f},1,2" for time in np.cumsum([0.1, 0.9] * 20)]
+    (tmp_path / "b.csv").write_text("\n".join(["time_s,a,b", *lines]))
+    with pytest.raises(ValueError, match="expected time_s to give a sampling rate, got .*irregular"):
+        read(tmp_path / "b.csv", trace_kind="dff")

@@ -126,9 +126,9 @@ def test_a_table_without_accepted_cells_is_left_out(tmp_path):
         ({"names": ("C00", "", "C02")}, "expected each cell name once, got 'none'"),
         ({"edit": (7, "0.5, 1, 2")}, "expected a CSV table in UTF-8"),
         ({"edit": (7, "0.5, 1, x, 3")}, "invalid value 'x'"),
-        ({"edit": (7, "0.35, 1, 2, 3")}, "expected times that increase, got a step back at line 8"),
-        ({"edit": (7, "nan, 1, 2, 3")}, "each with its time"),
-        ({"times": [0.0]}, "expected two or more lines"),
+        ({"edit": (7, "0.35, 1, 2, 3")}, "a time in each line, after the one before, got another at line 8"),
+        ({"edit": (7, "nan, 1, 2, 3")}, "a time in each line, after the one before, got another at line 8"),
+        ({"times": [0.0]}, "expected a sampling rate in Hz, got a single frame"),
         ({"times": []}, "expected lines of values below the header, got none"),
         ({"times": np.cumsum([0.1, 0.9] * 20)}, r"irregular \(\d+% of the steps.*pass --sampling-rate"),
     ],
@@ -140,11 +140,18 @@ def test_a_table_that_does_not_fit_together_is_one_plain_line(tmp_path, options,
     assert "\n" not in str(error.value) and "a.csv" in str(error.value)
 
 
-@pytest.mark.parametrize("names", [NAMES[:2], (*NAMES, "C03"), ("C00", "C01", "C01")])
-def test_properties_of_other_cells_are_refused(tmp_path, names):
+@pytest.mark.parametrize(
+    ("names", "message"),
+    [
+        (NAMES[:2], "positions of its own 3 neurons in a-props.csv, got 2, none for 'C02'"),
+        ((*NAMES, "C03"), "positions of its own 3 neurons in a-props.csv, got 4, one for 'C03', which has no trace"),
+        (("C00", "C01", "C01"), "expected each Name once in a-props.csv, got 'C01' again"),
+    ],
+)
+def test_properties_of_other_cells_are_refused(tmp_path, names, message):
     write_table(tmp_path / "a.csv")
     write_properties(tmp_path / "a-props.csv", names)
-    with pytest.raises(ValueError, match="expected properties of its own 3 cells in a-props.csv, got others"):
+    with pytest.raises(ValueError, match=message):
         read(tmp_path)
 
 

@@ -5,7 +5,6 @@ An archive holds `traces` (N, T) and, where known, `sampling_rate` (Hz), `centro
 `recording_id`, `subject_id`, `session_id`, `field`, `modality`, `brain_area` and `indicator`.
 """
 
-import zipfile
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import Any
@@ -14,17 +13,17 @@ import numpy as np
 
 from ..metadata import Facts
 from ..recording import COORDINATE_UNITS, Recording
+from ..wording import cannot_read, some
 from .source import (
     Found,
     Reader,
     Source,
-    cannot_read,
+    as_float32,
     checked_rate,
     checked_trace_kind,
-    digest,
-    file_source,
-    files_with_suffix,
+    find_files,
     identity,
+    origin,
     scaled_centroids,
 )
 
@@ -38,14 +37,12 @@ _KEYS = {
 
 def find_npz(root: Path) -> Found:
     """Find the `.npz` archives at or below a path that hold `traces`."""
-    sources, passed_over = [], []
-    for path in files_with_suffix(root, ".npz"):
-        source = file_source(path, root)
-        if "traces" in _open_npz(path):
-            sources.append(source)
-        else:
-            passed_over.append((source.file, 'it has no array "traces"'))
-    return Found(sources, passed_over)
+    return find_files(root, _why_not, ".npz")
+
+
+def _why_not(path: Path) -> str | None:
+    with _open_npz(path) as archive:
+        return None if "traces" in archive else 'it has no array "traces"'
 
 
 def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> Iterator[Recording]:
@@ -59,74 +56,75 @@ def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     Raises:
         ValueError: If the archive is damaged, holds Python objects, or its arrays do not fit together.
     """
-    archive = _load_npz(source.path, source.file)
+    archive, ignored = _load_npz(source.path, source.file)
     traces = _numbers(archive["traces"], f"{source.file}: traces")
     ids = {name: _vector(archive, name, kinds, source.file) for name, kinds in _VECTORS.items()}
     _require_neurons_first(traces, {**ids, "centroids": archive.get("centroids")}, source.file)
+    rate = facts.sampling_rate or _single(archive, "sampling_rate", "iuf", "number", source.file)
     centroids, unit = _positions(archive, facts.um_per_pixel, source.file)
-    ignored = sorted(set(archive) - _KEYS)
     yield Recording(
         traces=traces,
-        sampling_rate=checked_rate(
-            facts.sampling_rate or _scalar(archive, "sampling_rate", source.file), source.file, "none inside"
-        ),
-        trace_kind=checked_trace_kind(trace_kind, _text(archive, "trace_kind"), source.file),
+        sampling_rate=checked_rate(rate, source.file, "none inside"),
+        trace_kind=checked_trace_kind(trace_kind, _text(archive, "trace_kind", source.file), source.file),
         roi_ids=tuple(str(roi) for roi in (range(len(traces)) if ids["roi_ids"] is None else ids["roi_ids"])),
         centroids=centroids,
         coordinate_unit=unit,
         unit_ids=ids["unit_ids"],
         accepted=None if ids["accepted"] is None else ids["accepted"].astype(bool),
         segment_starts=(0,) if ids["segment_starts"] is None else tuple(ids["segment_starts"].tolist()),
-        modality=_text(archive, "modality"),
-        source={
-            "file": source.file,
-            "format": "npz",
-            "sampling_rate_from": "stated" if facts.sampling_rate else "sampling_rate",
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, centroids),
-            "notes": [f"keys that are not read: {', '.join(ignored)}"] if ignored else [],
-        },
+        modality=_text(archive, "modality", source.file),
+        source=origin(
+            source,
+            facts,
+            "npz",
+            rate_from="sampling_rate",
+            read=(traces, centroids),
+            notes={f"keys that are not read: {some(ignored)}": bool(ignored)},
+        ),
         **identity(source, facts.or_else(_facts_inside(archive, source.file))),
     )
 
 
 def _facts_inside(archive: Mapping[str, np.ndarray], file: str) -> Facts:
-    field = _scalar(archive, "field", file)
-    return Facts(
-        recording=_text(archive, "recording_id"),
-        subject=_text(archive, "subject_id"),
-        session=_text(archive, "session_id"),
-        indicator=_text(archive, "indicator"),
-        brain_area=_text(archive, "brain_area"),
-        field=None if field is None else int(field),
-    )
+    texts = {"recording": "recording_id", "subject": "subject_id", "session": "session_id"}
+    texts |= {"indicator": "indicator", "brain_area": "brain_area"}
+    inside = {fact: _text(archive, name, file) for fact, name in texts.items()}
+    return Facts(**inside, field=_single(archive, "field", "iu", "whole number", file))
 
 
-def _text(archive: Mapping[str, np.ndarray], name: str) -> str | None:
-    return str(archive[name]) if name in archive else None
+def _text(archive: Mapping[str, np.ndarray], name: str, file: str) -> str | None:
+    value = _single(archive, name, "iuU", "text", file)
+    return None if value is None else str(value)
 
 
-def _scalar(archive: Mapping[str, np.ndarray], name: str, file: str) -> float | None:
+def _single(archive: Mapping[str, np.ndarray], name: str, kinds: str, what: str, file: str) -> Any:
     value = archive.get(name)
-    if value is not None and (value.size != 1 or value.dtype.kind not in "iuf"):
-        raise ValueError(f"{file}: expected one number in {name!r}, got {value.dtype} of shape {value.shape}")
-    return None if value is None else float(value.reshape(()))
+    if value is not None and (value.size != 1 or value.dtype.kind not in kinds):
+        raise ValueError(f"{file}: expected one {what} in {name!r}, got {value.dtype} of shape {value.shape}")
+    return None if value is None else value.item()
 
 
-def _open_npz(path: Path) -> Any:
+def _open_npz(path: Path) -> np.lib.npyio.NpzFile:
     try:
-        return np.load(path, allow_pickle=False)
-    except (OSError, ValueError, EOFError, zipfile.BadZipFile) as error:
+        opened = np.load(path, allow_pickle=False)
+        if not isinstance(opened, np.lib.npyio.NpzFile):
+            raise ValueError("it is a single array")
+        return opened
+    # A damaged archive fails in zipfile, zlib or NumPy, with errors of many kinds.
+    except Exception as error:
         raise cannot_read(path, "an .npz archive", error) from error
 
 
-def _load_npz(path: Path, file: str) -> dict[str, np.ndarray]:
+def _load_npz(path: Path, file: str) -> tuple[dict[str, np.ndarray], list[str]]:
+    """Return the arrays that are known by name, and the names of the others, which are not read."""
     archive = {}
     with _open_npz(path) as stored:
-        for name in stored.files:
+        for name in sorted(_KEYS.intersection(stored.files)):
             try:
                 archive[name] = stored[name]
-            # A damaged archive fails in zipfile, zlib or NumPy, with errors of many kinds.
+                # Without the header of an array, NumPy returns the bytes as they are.
+                if not isinstance(archive[name], np.ndarray):
+                    raise ValueError(f"{name} is no array")
             except Exception as error:
                 if "allow_pickle" in str(error):
                     raise ValueError(
@@ -134,14 +132,13 @@ def _load_npz(path: Path, file: str) -> dict[str, np.ndarray]:
                         "not loaded; save it as a plain array"
                     ) from None
                 raise cannot_read(path, "an .npz archive", error) from error
-    return archive
+        return archive, sorted(set(stored.files) - _KEYS)
 
 
 def _numbers(array: np.ndarray, what: str) -> np.ndarray:
     if array.ndim != 2 or array.dtype.kind not in "biuf":
-        raise ValueError(f"{what}: expected numbers of shape (neurons, frames), got {array.dtype} of {array.shape}")
-    with np.errstate(over="ignore"):
-        return array.astype(np.float32)
+        raise ValueError(f"{what}: expected numbers of two dimensions, got {array.dtype} of {array.shape}")
+    return as_float32(array)
 
 
 def _vector(archive: Mapping[str, np.ndarray], name: str, kinds: str, file: str) -> np.ndarray | None:
@@ -169,13 +166,13 @@ def _positions(
 ) -> tuple[np.ndarray | None, str | None]:
     if "centroids" not in archive:
         return None, None
-    unit = _text(archive, "coordinate_unit") or ("px" if um_per_pixel else None)
+    unit = _text(archive, "coordinate_unit", file) or ("px" if um_per_pixel else None)
     if unit not in COORDINATE_UNITS:
         raise ValueError(
             f'{file}: expected coordinate_unit "um" or "px" beside centroids, got {unit!r}; store it, or pass '
             "--um-per-pixel if they are pixels"
         )
-    return scaled_centroids(archive["centroids"], unit, um_per_pixel)
+    return scaled_centroids(_numbers(archive["centroids"], f"{file}: centroids"), unit, um_per_pixel)
 
 
 NPZ = Reader(find_npz, read_npz, frozenset({"trace_kind"}))

@@ -8,7 +8,7 @@ import numpy as np
 import pyarrow as pa
 import pyarrow.csv
 
-from .source import cannot_read
+from ..wording import cannot_read, repeated, some
 
 _EXPECTED = "a CSV table in UTF-8 with values below its header"
 _LONGEST_LINE = 2**24
@@ -32,6 +32,15 @@ def first_lines(path: Path, lines: int = 1) -> list[list[str]]:
     except (UnicodeDecodeError, csv.Error) as error:
         raise cannot_read(path, _EXPECTED, error) from error
     return rows + [[]] * (lines - len(rows))
+
+
+def header_of(path: Path) -> list[str]:
+    """Return the names in the first line; raise ValueError, as `first_lines` does, if one stands there twice."""
+    header = first_lines(path)[0]
+    if repeated(filter(None, header)):
+        again = some(repeated(filter(None, header)))
+        raise ValueError(f"{path}: expected each column once, got {again!r:.200} more than once")
+    return header
 
 
 def read_columns(
@@ -71,3 +80,48 @@ def read_columns(
         raise ValueError(f"{path}: expected lines of values below the header, got none")
     values = {column: table[str(column)].to_numpy() for column in numbers}
     return values | {column: [cell.strip() for cell in table[str(column)].to_pylist()] for column in texts}
+
+
+def steps_of_lines(times: np.ndarray, header_lines: int, file: str) -> np.ndarray:
+    """Return the seconds from line to line; raise ValueError if a line has no time, or none after that before it."""
+    later = np.isfinite(times) & np.append(True, times[1:] > times[:-1])
+    if not later.all():
+        line = header_lines + 1 + int(np.argmin(later))
+        raise ValueError(f"{file}: expected a time in each line, after the one before, got another at line {line}")
+    return np.diff(times)
+
+
+def read_positions(
+    path: Path, names: tuple[str, str, str], neurons: Sequence[str], frames: int, file: str
+) -> np.ndarray:
+    """Read positions (x, y) of neurons, one line for each.
+
+    Args:
+        path: The table.
+        names: Its columns of names, x and y.
+        neurons: The names of the N neurons.
+        frames: How many frames they have, which a table that was transposed has for neurons.
+        file: The recording, in messages.
+
+    Returns:
+        float64 of shape (N, 2) in the order of the neurons.
+
+    Raises:
+        ValueError: If the table is damaged, or does not name these neurons, each once.
+    """
+    header = header_of(path)
+    name, x, y = map(header.index, names)
+    columns = read_columns(path, header_lines=1, columns=len(header), numbers=[x, y], texts=[name])
+    if repeated(columns[name]):
+        again = some(repeated(columns[name]))
+        raise ValueError(f"{file}: expected each {names[0]} once in {path.name}, got {again!r:.80} again")
+    place = dict(zip(columns[name], zip(columns[x], columns[y], strict=True), strict=True))
+    alone = sorted(set(neurons) ^ set(place))
+    if alone:
+        got = f"none for {alone[0]!r:.80}" if alone[0] in neurons else f"one for {alone[0]!r:.80}, which has no trace"
+        turned = "; the traces look transposed" if len(place) == frames else ""
+        raise ValueError(
+            f"{file}: expected positions of its own {len(neurons)} neurons in {path.name}, got {len(place)}, "
+            f"{got}{turned}"
+        )
+    return np.array([place[neuron] for neuron in neurons])

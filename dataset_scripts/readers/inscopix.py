@@ -16,22 +16,23 @@ from pathlib import Path
 
 import numpy as np
 
+from ..frame_times import holes, rate_of, segment_starts
 from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
-from .csv_columns import first_lines, read_columns
-from .frame_times import holes, rate_of, segment_starts
+from .csv_columns import first_lines, header_of, read_columns, read_positions, steps_of_lines
 from .source import (
     Found,
     NothingUsable,
     Reader,
     Source,
+    as_float32,
     checked_trace_kind,
-    digest,
     file_source,
     files_with_suffix,
     identity,
     missing_rate,
+    origin,
     scaled_centroids,
 )
 
@@ -76,15 +77,19 @@ def read_inscopix(
     """
     names, statuses = _read_header(source)
     columns = read_columns(source.path, header_lines=2, columns=len(names) + 1, numbers=range(len(names) + 1))
-    rate, starts = _clock(columns.pop(0), facts.sampling_rate, source.file)
+    steps = steps_of_lines(columns[0], 2, source.file)
+    rate = facts.sampling_rate or rate_of(steps, partial(missing_rate, source.file))
+    starts = segment_starts(holes(steps))
     accepted = np.array([status == "accepted" for status in statuses])
     kept = np.ones(len(names), dtype=bool) if all_rois else accepted
     if not kept.any():
         raise NothingUsable(f"none of its {len(names)} cells is accepted")
-    with np.errstate(over="ignore"):
-        traces = np.stack([columns[i + 1].astype(np.float32) for i in np.flatnonzero(kept)])
-    pixels = _read_centroids(_properties_path(source.path), names, source.file)
-    centroids, unit = (None, None) if pixels is None else scaled_centroids(pixels[kept], "px", facts.um_per_pixel)
+    traces = np.stack([as_float32(columns[column]) for column in np.flatnonzero(kept) + 1])
+    properties, pixels = _properties_path(source.path), None
+    # Centroids are there only if the metrics of the cells were computed.
+    if properties.is_file() and set(_PROPERTIES) <= set(header_of(properties)):
+        pixels = read_positions(properties, _PROPERTIES, names, traces.shape[1], source.file)[kept]
+    centroids, unit = scaled_centroids(pixels, "px", facts.um_per_pixel)
     yield Recording(
         traces=traces,
         sampling_rate=rate,
@@ -94,27 +99,23 @@ def read_inscopix(
         coordinate_unit=unit,
         accepted=accepted[kept],
         segment_starts=starts,
-        source={
-            "file": source.file,
-            "format": "inscopix",
-            "rois": len(names),
-            "accepted_rois": int(accepted.sum()),
-            "sampling_rate_from": "stated" if facts.sampling_rate else "Time(s)",
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, pixels),
-            "notes": _notes(statuses, starts, pixels),
-        },
+        source=origin(
+            source,
+            facts,
+            "inscopix",
+            rois=len(names),
+            accepted_rois=int(accepted.sum()),
+            rate_from="Time(s)",
+            read=(traces, pixels),
+            notes={
+                "undecided cells count as not accepted": "undecided" in statuses,
+                "jumps in Time(s) begin a new segment": len(starts) > 1,
+                "there is no table of properties with centroids beside it, and so there are no positions": pixels
+                is None,
+            },
+        ),
         **identity(source, facts),
     )
-
-
-def _notes(statuses: list[str], starts: tuple[int, ...], pixels: np.ndarray | None) -> list[str]:
-    notes = {
-        "undecided cells count as not accepted": "undecided" in statuses,
-        "jumps in Time(s) begin a new segment": len(starts) > 1,
-        "there is no table of properties with centroids beside it, and so there are no positions": pixels is None,
-    }
-    return [note for note, holds in notes.items() if holds]
 
 
 def _read_header(source: Source) -> tuple[list[str], list[str]]:
@@ -131,31 +132,6 @@ def _read_header(source: Source) -> tuple[list[str], list[str]]:
     if repeated(names) or not all(names):
         raise ValueError(f"{source.file}: expected each cell name once, got {some(repeated(names)) or 'none'!r:.80}")
     return names, statuses
-
-
-def _clock(times: np.ndarray, stated: float | None, file: str) -> tuple[float, tuple[int, ...]]:
-    """Return the sampling rate in Hz and where segments start, which is after dropped frames and between movies."""
-    steps = np.diff(times)
-    if not len(steps) or not np.isfinite(times).all():
-        raise ValueError(f"{file}: expected two or more lines, each with its time, got {len(times)}; export it again")
-    if not (steps > 0).all():
-        line = int(np.argmin(steps > 0)) + 4
-        raise ValueError(f"{file}: expected times that increase, got a step back at line {line}; export it again")
-    return stated or rate_of(steps, partial(missing_rate, file)), segment_starts(holes(steps))
-
-
-def _read_centroids(path: Path, names: list[str], file: str) -> np.ndarray | None:
-    """Return positions (x, y) in pixels (N, 2), or None where there is no table of them."""
-    header = first_lines(path)[0] if path.is_file() else []
-    # Centroids are there only if the metrics of the cells were computed.
-    if not set(_PROPERTIES) <= set(header):
-        return None
-    name, x, y = (header.index(column) for column in _PROPERTIES)
-    columns = read_columns(path, header_lines=1, columns=len(header), numbers=[x, y], texts=[name])
-    if sorted(columns[name]) != sorted(names):
-        raise ValueError(f"{file}: expected properties of its own {len(names)} cells in {path.name}, got others")
-    place = dict(zip(columns[name], zip(columns[x], columns[y], strict=True), strict=True))
-    return np.array([place[cell] for cell in names])
 
 
 INSCOPIX = Reader(find_inscopix, read_inscopix, frozenset({"trace_kind", "all_rois"}))

@@ -12,11 +12,11 @@ from pathlib import Path
 
 import numpy as np
 
+from ..frame_times import holes, rate_of, segment_starts
 from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
-from .csv_columns import first_lines, read_columns
-from .frame_times import holes, rate_of, segment_starts
+from .csv_columns import header_of, read_columns
 from .source import Found, Reader, Source, below, digest, identity, missing_rate, scaled_centroids
 from .zarr_arrays import ZarrArray, is_complete, is_zarr_array, open_zarr, read_zarr, stored_chunks
 
@@ -201,7 +201,7 @@ def _timestamps_file(source: Source) -> Path:
 
 def _times(path: Path, frames: np.ndarray, file: str) -> np.ndarray:
     """Return the time of each frame in seconds."""
-    header = [name.lower() for name in first_lines(path)[0]]
+    header = [name.lower() for name in header_of(path)]
     named = [name for name in header if name in _TIME_COLUMNS]
     if not named:
         raise missing_rate(file, f"no column of times that is known in {path.name} ({some(header)!r})")

@@ -19,18 +19,19 @@ import numpy as np
 
 from ..metadata import Facts
 from ..recording import Recording
-from ..wording import repeated, some
-from .csv_columns import first_lines, read_columns
+from ..wording import some
+from .csv_columns import header_of, read_columns, read_positions
 from .source import (
     Found,
     Reader,
     Source,
+    as_float32,
     below,
+    checked_rate,
     checked_trace_kind,
-    digest,
     files_with_suffix,
     identity,
-    missing_rate,
+    origin,
     scaled_centroids,
 )
 
@@ -132,31 +133,24 @@ def read_original_neurt(source: Source, facts: Facts, *, trace_kind: str | None 
     """
     entry = _read_list(source.path)[int(source.file.rpartition("#")[2])]
     activity, centroids = _tables(source, entry)
-    header = first_lines(activity)[0]
-    first = 1 if header[:1] and header[0] in _INDEX_COLUMNS else 0
-    units = header[first:]
-    positions, unit = _read_positions(centroids, units, facts.um_per_pixel, source.file)
-    numbers = range(first, len(header))
+    header = header_of(activity)
+    numbers = range(1 if header[:1] and header[0] in _INDEX_COLUMNS else 0, len(header))
+    units = [header[column] for column in numbers]
+    if not units:
+        raise ValueError(f"{source.file}: expected a column for each unit in {activity.name}, got none")
     columns = read_columns(activity, header_lines=1, columns=len(header), numbers=numbers)
-    with np.errstate(over="ignore"):
-        traces = np.stack([columns[column].astype(np.float32) for column in numbers])
-    if not facts.sampling_rate:
-        raise missing_rate(source.file, "none, since this layout has no place for it")
+    traces = np.stack([as_float32(columns[column]) for column in numbers])
+    names, unit = _columns_of_positions(centroids, facts.um_per_pixel)
+    pixels = read_positions(centroids, names, units, traces.shape[1], source.file)
+    positions, unit = scaled_centroids(pixels, unit, facts.um_per_pixel)
     yield Recording(
         traces=traces,
-        sampling_rate=facts.sampling_rate,
+        sampling_rate=checked_rate(facts.sampling_rate, source.file, "none, since this layout has no place for it"),
         trace_kind=checked_trace_kind(trace_kind, None, source.file),
         roi_ids=tuple(units),
         centroids=positions,
         coordinate_unit=unit,
-        source={
-            "file": source.file,
-            "format": "original-neurt",
-            "sampling_rate_from": "stated",
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, positions),
-            "notes": [],
-        },
+        source=origin(source, facts, "original-neurt", rate_from="stated", read=(traces, positions), notes={}),
         **identity(source, facts),
     )
 
@@ -168,16 +162,16 @@ def _tables(source: Source, entry: Any) -> tuple[Path, Path]:
     if len(paths) != 2 or missing:
         got = f"no file {some(missing)!r:.200}" if missing else f"{len(paths)} names"
         raise ValueError(f"{source.file}: expected the names of two CSV tables beside the list, got {got}")
-    paths.sort(key=lambda path: _ID in first_lines(path)[0])
-    if [_ID in first_lines(path)[0] for path in paths] != [False, True]:
+    paths.sort(key=lambda path: _ID in header_of(path))
+    if [_ID in header_of(path) for path in paths] != [False, True]:
         names = repr(some([path.name for path in paths]))
         raise ValueError(f"{source.file}: expected a column {_ID} in one of {names}, the table of positions")
     return paths[0], paths[1]
 
 
-def _read_positions(path: Path, units: list[str], um_per_pixel: float | None, file: str) -> tuple[np.ndarray, str]:
-    """Return positions (N, 2) of the units in this order, and their unit."""
-    header = first_lines(path)[0]
+def _columns_of_positions(path: Path, um_per_pixel: float | None) -> tuple[tuple[str, str, str], str]:
+    """Return the columns of ids, x and y, and the unit of positions."""
+    header = header_of(path)
     pair = next((pair for pair in _POSITIONS if set(pair) <= set(header)), None)
     if pair is None:
         raise ValueError(f"{path}: expected columns x_um, y_um or x_px, y_px beside {_ID}, got {some(header)!r:.200}")
@@ -187,24 +181,7 @@ def _read_positions(path: Path, units: list[str], um_per_pixel: float | None, fi
             f"{path}: expected positions with a unit, got columns {' and '.join(pair)}; pass --um-per-pixel (1 if "
             "they are in µm), or name the columns x_um, y_um"
         )
-    x, y, ids = (header.index(name) for name in (*pair, _ID))
-    columns = read_columns(path, header_lines=1, columns=len(header), numbers=[x, y], texts=[ids])
-    _check_units(units, columns[ids], path, file)
-    place = dict(zip(columns[ids], zip(columns[x], columns[y], strict=True), strict=True))
-    return scaled_centroids(np.array([place[name] for name in units]), unit, um_per_pixel)
-
-
-def _check_units(units: list[str], placed: list[str], path: Path, file: str) -> None:
-    for where, names in (("columns of activity", units), (path.name, placed)):
-        if repeated(names):
-            raise ValueError(f"{file}: expected each unit once in {where}, got {some(repeated(names))!r:.80} again")
-    alone = sorted(set(units) ^ set(placed))
-    if alone or not units:
-        where = "activity" if alone and alone[0] in units else "positions"
-        raise ValueError(
-            f"{file}: expected activity and positions of the same units, got {len(units)} and {len(placed)}, of which "
-            f"{alone[0] if alone else 'none'!r:.80} has {where} only"
-        )
+    return (_ID, *pair), unit
 
 
 ORIGINAL_NEURT = Reader(find_original_neurt, read_original_neurt, frozenset({"trace_kind"}))

@@ -1,7 +1,7 @@
 """What every reader shares: the files it found, and how what is stated about a file becomes part of a recording."""
 
 import hashlib
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -75,6 +75,34 @@ def file_source(path: Path, root: Path) -> Source:
     return Source(path, below(path, root), name, name)
 
 
+def find_files(root: Path, why_not: Callable[[Path], str | None], *suffixes: str) -> Found:
+    """Find the files with a suffix at or below a path that hold a recording each.
+
+    Args:
+        root: Where to look.
+        why_not: Returns why a file holds none, None if it does. A damaged one, for which it raises ValueError, does
+            not end the search in a folder, as it may belong to anything.
+        *suffixes: For example ".csv".
+
+    Raises:
+        ValueError: If `root` itself is a damaged file.
+    """
+    sources, passed_over = [], []
+    for path in sorted(path for suffix in suffixes for path in files_with_suffix(root, suffix)):
+        source = file_source(path, root)
+        try:
+            why = why_not(path)
+        except ValueError as error:
+            if path == root:
+                raise
+            why = str(error).removeprefix(str(path)).lstrip(":, ")
+        if why is None:
+            sources.append(source)
+        else:
+            passed_over.append((source.file, why))
+    return Found(sources, passed_over)
+
+
 def identity(source: Source, facts: Facts) -> dict[str, Any]:
     """Return the arguments of `Recording` that say what was recorded.
 
@@ -89,6 +117,38 @@ def identity(source: Source, facts: Facts) -> dict[str, Any]:
         "indicator": facts.indicator,
         "brain_area": facts.brain_area,
         "labels": dict(facts.labels),
+    }
+
+
+def origin(
+    source: Source,
+    facts: Facts,
+    format: str,
+    *,
+    rate_from: str,
+    read: Iterable[np.ndarray | None],
+    notes: Mapping[str, bool],
+    **more: Any,
+) -> dict[str, Any]:
+    """Return the `source` of a recording, which stands in the manifest of a build.
+
+    Args:
+        source: The file.
+        facts: What is stated about it.
+        format: The reader.
+        rate_from: Where the sampling rate is from, if it is not stated.
+        read: The arrays whose digest it tells.
+        notes: Sentences that the summary of an import says, and whether each holds.
+        **more: What this format has beside that.
+    """
+    return {
+        "file": source.file,
+        "format": format,
+        **more,
+        "sampling_rate_from": "stated" if facts.sampling_rate else rate_from,
+        "um_per_pixel": facts.um_per_pixel,
+        "sha256": digest(*read),
+        "notes": [note for note, holds in notes.items() if holds],
     }
 
 
@@ -128,10 +188,27 @@ def checked_trace_kind(stated: str | None, inside: str | None, file: str) -> str
     return inside or stated
 
 
-def scaled_centroids(centroids: np.ndarray, unit: str, um_per_pixel: float | None) -> tuple[np.ndarray, str]:
+def chosen_trace_kind(stated: str | None, known: Iterable[str], program: str) -> str:
+    """Return which of the traces that a program stores to take: the first kind unless another is stated."""
+    known = list(known)
+    if stated not in (None, *known):
+        raise ValueError(f"--trace-kind: expected {', '.join(known)} for {program}, got {stated!r}")
+    return stated or known[0]
+
+
+def as_float32(values: np.ndarray) -> np.ndarray:
+    """Return numbers as float32; what is beyond that becomes infinite, which the checks of recordings name."""
+    with np.errstate(over="ignore"):
+        return np.ascontiguousarray(values, dtype=np.float32)
+
+
+def scaled_centroids(
+    centroids: np.ndarray | None, unit: str | None, um_per_pixel: float | None
+) -> tuple[np.ndarray | None, str | None]:
     """Return positions (N, 2) as float32 and their unit: µm where they are in pixels of known size, else unchanged."""
-    # What is beyond float32 becomes infinite, which the checks of recordings name.
+    if centroids is None:
+        return None, None
     with np.errstate(over="ignore"):
         if unit == "px" and um_per_pixel:
-            return (np.asarray(centroids, dtype=np.float64) * um_per_pixel).astype(np.float32), "um"
-        return np.asarray(centroids, dtype=np.float32), unit
+            centroids, unit = np.asarray(centroids, dtype=np.float64) * um_per_pixel, "um"
+        return as_float32(centroids), unit

@@ -19,7 +19,7 @@ from typing import Any, NamedTuple
 import numcodecs
 import numpy as np
 
-from .source import cannot_read
+from ..wording import cannot_read
 
 _METADATA = (".zarray", "zarr.json")
 _MOST_METADATA = 2**20
