@@ -12,7 +12,7 @@ No times, paths of this machine or URLs, so that the same recordings give the sa
 import json
 import os
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -230,6 +230,14 @@ def further_columns(files: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str],
                 )
     labels = sorted(name for name, kind, _ in first.values() if kind == "label")
     return {name: kind for name, kind, _ in sorted(first.values()) if kind != "label"}, labels
+
+
+def by_split(entries: Sequence[Mapping[str, Any]]) -> Iterator[tuple[str, list[Mapping[str, Any]]]]:
+    """Yield each split that has entries, with these."""
+    for split in SPLITS:
+        part = [entry for entry in entries if entry["split"] == split]
+        if part:
+            yield split, part
 
 
 def merge_class_labels(

@@ -8,9 +8,9 @@ import pyarrow as pa
 from huggingface_hub import DatasetCardData
 
 from ..processing_neurt import MIN_NEURONS
-from .build_manifest import further_columns
+from .build_manifest import by_split, further_columns
 from .parquet_rows import LONG_COLUMNS, build_schema
-from .recording import SIMULATED, SPLITS
+from .recording import SIMULATED
 from .wording import some, value_range
 
 _COLUMNS = """\
@@ -49,7 +49,9 @@ def render_card(manifest: Mapping[str, Any]) -> str:
         manifest: What the build is about to have as its manifest.
     """
     files, steps = manifest["files"], manifest["steps"]
-    title, warning = _title(files, _origins(steps))
+    origins = _origins(steps)
+    title, warning = _title(files, origins)
+    meanings = {name: meaning for origin in origins for name, meaning in origin.get("columns", {}).items()}
     sections = [
         f"---\n{_front_matter(manifest)}\n---",
         f"# {title}",
@@ -57,12 +59,12 @@ def render_card(manifest: Mapping[str, Any]) -> str:
         f"columns, `units` the same rows without the traces.{warning}",
         _USE,
         "## Contents\n\n" + _contents(files),
-        "## Columns\n\n" + _columns(files, manifest["class_labels"], _meanings(steps)),
+        "## Columns\n\n" + _columns(files, manifest["class_labels"], meanings),
         "## How it was made\n\n" + _steps(steps) + f"\n\nThe layout is format {manifest['format']} of NEuRT builds; "
         "`manifest.json` has the SHA-256 of every file.",
-        *_changes(_origins(steps)),
+        *_section("Changes from the source", "changes", origins),
         "## Licence\n\n" + _licence(steps),
-        *_citations(_origins(steps)),
+        *_section("Citation", "citation", origins),
     ]
     return "\n\n".join(sections) + "\n"
 
@@ -111,11 +113,9 @@ def _front_matter(manifest: Mapping[str, Any]) -> str:
 def _dataset_info(name: str, manifest: Mapping[str, Any], parts: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     """Return what the Hub and `datasets` want to know of a configuration; `parts` are its files."""
     splits = []
-    for split in SPLITS:
-        part = [entry for entry in parts if entry["split"] == split]
-        if part:
-            size, rows = (sum(entry[key] for entry in part) for key in ("uncompressed_bytes", "neurons"))
-            splits.append({"name": split, "num_bytes": size, "num_examples": rows})
+    for split, part in by_split(parts):
+        size, rows = (sum(entry[key] for entry in part) for key in ("uncompressed_bytes", "neurons"))
+        splits.append({"name": split, "num_bytes": size, "num_examples": rows})
     features = _features(*further_columns(manifest["files"]), manifest["class_labels"])
     return {
         "config_name": name,
@@ -153,10 +153,7 @@ def _type_name(kind: pa.DataType) -> str:
 def _contents(files: Sequence[Mapping[str, Any]]) -> str:
     lines = ["| split | recordings | subjects | neurons | with positions | frames | Hz | size |"]
     lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
-    for split in SPLITS:
-        part = [entry for entry in files if entry["split"] == split]
-        if not part:
-            continue
+    for split, part in by_split(files):
         subjects = len({entry["subject_id"] for entry in part})
         neurons, placed, size = (
             sum(entry[key] for entry in part) for key in ("neurons", "neurons_with_positions", "bytes")
@@ -175,12 +172,6 @@ def _size(number: int) -> str:
     """Return "12.3 MB" for a number of bytes."""
     power = min((len(str(number)) - 1) // 3, len(_SIZES) - 1)
     return f"{number / 1000**power:.1f} {_SIZES[power]}"
-
-
-def _meanings(steps: Sequence[Mapping[str, Any]]) -> dict[str, str]:
-    """Return what the origins of the recordings say about columns of their own."""
-    origins = [step.get("origin") or {} for step in steps]
-    return {name: meaning for origin in origins for name, meaning in origin.get("columns", {}).items()}
 
 
 def _columns(
@@ -216,9 +207,10 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
     return "\n".join(lines)
 
 
-def _changes(origins: Sequence[Mapping[str, Any]]) -> list[str]:
-    changes = [change for origin in origins for change in origin.get("changes", ())]
-    return ["## Changes from the source\n\n" + _bullets(changes)] if changes else []
+def _section(heading: str, key: str, origins: Iterable[Mapping[str, Any]]) -> list[str]:
+    """Return the section of what the origins say, each sentence once; none where they say nothing."""
+    texts = dict.fromkeys(_text(text) for origin in origins for text in origin.get(key, ()))
+    return [f"## {heading}\n\n" + "\n".join(f"- {text}" for text in texts)] if texts else []
 
 
 def _licence(steps: Sequence[Mapping[str, Any]]) -> str:
@@ -233,15 +225,6 @@ def _licence(steps: Sequence[Mapping[str, Any]]) -> str:
     if unstated:
         lines.append(f"- The other recordings ({unstated}): none is stated here, that of their source applies")
     return "\n".join(lines)
-
-
-def _citations(origins: Sequence[Mapping[str, Any]]) -> list[str]:
-    citations = [citation for origin in origins for citation in origin.get("citation", ())]
-    return ["## Citation\n\n" + _bullets(citations)] if citations else []
-
-
-def _bullets(texts: Iterable[Any]) -> str:
-    return "\n".join(f"- {_text(text)}" for text in texts)
 
 
 def _text(value: Any) -> str:

@@ -26,6 +26,7 @@ import pyarrow.parquet as pq
 from ..writing_aside import file_aside, folder_aside
 from .build_manifest import (
     MANIFEST,
+    by_split,
     check_names,
     entry_of,
     further_columns,
@@ -358,13 +359,11 @@ def _write_units(
     folder: Path, files: Sequence[Mapping[str, Any]], columns: Mapping[str, str], labels: Sequence[str]
 ) -> list[dict[str, Any]]:
     units = []
-    for split in SPLITS:
-        part = [entry for entry in files if entry["split"] == split]
-        if part:
-            path = f"units/{split}.parquet"
-            write_units(folder / path, [folder / entry["path"] for entry in part], columns, labels)
-            rows = sum(entry["neurons"] for entry in part)
-            units.append({"split": split, "path": path, "neurons": rows, **_measures(folder / path)})
+    for split, part in by_split(files):
+        path = f"units/{split}.parquet"
+        write_units(folder / path, [folder / entry["path"] for entry in part], columns, labels)
+        rows = sum(entry["neurons"] for entry in part)
+        units.append({"split": split, "path": path, "neurons": rows, **_measures(folder / path)})
     return units
 
 
