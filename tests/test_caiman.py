@@ -144,7 +144,7 @@ def test_what_is_stated_wins(tmp_path):
 
 @pytest.mark.parametrize(
     ("rate", "got"),
-    [(NONE, "none in params"), (0, "params.data.fr = 0"), (np.inf, "params.data.fr = inf"), (np.ones(2), "none in")],
+    [(NONE, "none in params"), (0, "0;"), (np.inf, "inf;"), (np.ones(2), "none in")],
 )
 def test_a_rate_that_is_none_is_asked_for(tmp_path, rate, got):
     save(tmp_path / "m1.hdf5", {"fr": rate})

@@ -244,8 +244,11 @@ def test_a_truncated_file_is_one_plain_line(tmp_path, version, share):
     path = write_matlab(tmp_path / "a.mat", fall(), version)
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"a\.mat: expected") as error:
-        list(read_suite2p(tmp_path, RATE))
+        list(read_suite2p(path, RATE))
     assert "\n" not in str(error.value)
+    write_matlab(tmp_path / "b.mat", fall(), version)
+    found = find_suite2p(tmp_path)
+    assert [each.file for each in found.sources] == ["b.mat"] and [file for file, _ in found.passed_over] == ["a.mat"]
 
 
 def test_a_variable_that_claims_the_rest_of_a_longer_file_is_a_truncated_one(tmp_path):

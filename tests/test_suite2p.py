@@ -256,13 +256,16 @@ def test_a_truncated_matlab_file_is_one_plain_line(tmp_path, share):
     path = write_mat(tmp_path / "a.mat", {"fs": 5.0})
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
     with pytest.raises(ValueError, match=r"a\.mat: expected") as error:
-        list(read_suite2p(tmp_path, RATE))
+        list(read_suite2p(path, RATE))
     assert "\n" not in str(error.value)
 
 
 @pytest.mark.parametrize(
     ("options", "message"),
-    [({"trace_kind": "denoised"}, "expected dff or fluorescence"), ({"neuropil_coefficient": 7.0}, "from 0 to 1")],
+    [
+        ({"trace_kind": "denoised"}, "expected dff, fluorescence for suite2p"),
+        ({"neuropil_coefficient": 7.0}, "from 0 to 1"),
+    ],
 )
 def test_options_out_of_range_are_refused(tmp_path, options, message):
     write_plane(tmp_path / "plane0")

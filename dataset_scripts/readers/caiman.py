@@ -16,47 +16,34 @@ import scipy.sparse
 from ..hdf5_file import member, numbers_at, open_hdf5, read_lines, read_whole, readable
 from ..metadata import Facts
 from ..recording import Recording
-from .footprints import column_centroids
+from ..wording import cannot_read
+from .footprints import centroids_of_traces
 from .source import (
     Found,
     NothingUsable,
     Reader,
     Source,
-    cannot_read,
-    digest,
-    file_source,
-    files_with_suffix,
+    checked_rate,
+    chosen_trace_kind,
+    find_files,
     identity,
-    missing_rate,
+    origin,
     scaled_centroids,
 )
 from .sparse import checked_columns
 
 # `YrA` is what the model leaves over, so C + YrA is the fluorescence that it was fitted to.
 _TRACES = {"denoised": ("C",), "fluorescence": ("C", "YrA"), "dff": ("F_dff",), "deconvolved": ("S",)}
-_DEFAULT = "denoised"
 
 
 def find_caiman(root: Path) -> Found:
     """Find the HDF5 files (`.hdf5`, `.h5`) at or below a path that hold CaImAn's estimates."""
-    sources, passed_over = [], []
-    for path in sorted(files_with_suffix(root, ".hdf5") + files_with_suffix(root, ".h5")):
-        source = file_source(path, root)
-        why = _why_not(path)
-        if why is None:
-            sources.append(source)
-        else:
-            passed_over.append((source.file, why))
-    return Found(sources, passed_over)
+    return find_files(root, _why_not, ".hdf5", ".h5")
 
 
 def _why_not(path: Path) -> str | None:
-    try:
-        with open_hdf5(path) as file, readable(path):
-            return "it holds no estimates as CaImAn saves them" if member(file, "estimates/C") is None else None
-    # Films are HDF5 too; one that is damaged need not end the import of something else.
-    except ValueError as error:
-        return str(error).removeprefix(str(path)).lstrip(":, ")
+    with open_hdf5(path) as file, readable(path):
+        return "it holds no estimates as CaImAn saves them" if member(file, "estimates/C") is None else None
 
 
 def read_caiman(
@@ -74,24 +61,19 @@ def read_caiman(
     Raises:
         ValueError: If the file is damaged, holds no such traces, its arrays do not fit together or there is no rate.
     """
-    kind = trace_kind or _DEFAULT
-    if kind not in _TRACES:
-        raise ValueError(f"--trace-kind: expected {', '.join(_TRACES)} for CaImAn, got {kind!r}")
+    kind = chosen_trace_kind(trace_kind, _TRACES, "CaImAn")
     with open_hdf5(source.path) as file:
         shape = _shape(file, _TRACES[kind], kind, source.file)
         accepted = _accepted(file, shape[0], source.file)
         rate = facts.sampling_rate or _number(numbers_at(file, "params/data/fr"))
-        if not 0 < rate < np.inf:
-            raise missing_rate(
-                source.file, "none in params.data.fr" if np.isnan(rate) else f"params.data.fr = {rate:g}"
-            )
+        rate = checked_rate(rate, source.file, "none in params.data.fr")
         kept = np.arange(shape[0]) if all_rois or accepted is None else np.flatnonzero(accepted)
         if not len(kept):
             raise NothingUsable(f"none of its {shape[0]} components is in idx_components")
         parts = (numbers_at(file, f"estimates/{name}") for name in _TRACES[kind])
         traces = functools.reduce(operator.iadd, (read_lines(part, kept, axis=0) for part in parts))
         pixels = _centroids(file, shape, source.file)
-    centroids, unit = (None, None) if pixels is None else scaled_centroids(pixels[kept], "px", facts.um_per_pixel)
+    centroids, unit = scaled_centroids(None if pixels is None else pixels[kept], "px", facts.um_per_pixel)
     yield Recording(
         traces=traces,
         sampling_rate=rate,
@@ -100,30 +82,31 @@ def read_caiman(
         coordinate_unit=unit,
         trace_kind=kind,
         accepted=None if accepted is None else accepted[kept],
-        source={
-            "file": source.file,
-            "format": "caiman",
-            "rois": shape[0],
-            "accepted_rois": shape[0] if accepted is None else int(accepted.sum()),
-            "trace": " + ".join(f"estimates.{name}" for name in _TRACES[kind]),
-            "sampling_rate_from": "stated" if facts.sampling_rate else "params.data.fr",
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, centroids),
-            "notes": _notes(trace_kind, facts, accepted, pixels),
-        },
+        source=origin(
+            source,
+            facts,
+            "caiman",
+            rois=shape[0],
+            accepted_rois=shape[0] if accepted is None else int(accepted.sum()),
+            trace=" + ".join(f"estimates.{name}" for name in _TRACES[kind]),
+            rate_from="params.data.fr",
+            read=(traces, centroids),
+            notes=_notes(trace_kind, facts, accepted, pixels),
+        ),
         **identity(source, facts),
     )
 
 
-def _notes(trace_kind: str | None, facts: Facts, accepted: np.ndarray | None, pixels: np.ndarray | None) -> list[str]:
-    said = {
+def _notes(
+    trace_kind: str | None, facts: Facts, accepted: np.ndarray | None, pixels: np.ndarray | None
+) -> dict[str, bool]:
+    return {
         "the traces are estimates.C, denoised by CaImAn's model; --trace-kind chooses others": trace_kind is None,
         "the sampling rate is params.data.fr, which is 30 Hz where nobody told CaImAn": not facts.sampling_rate,
         "idx_components is not set, so every component counts as accepted": accepted is None,
         "footprints and image size are not both inside, so there are no positions": pixels is None,
         "footprints without weight have no position": pixels is not None and np.isnan(pixels).any(),
     }
-    return [note for note, holds in said.items() if holds]
 
 
 def _shape(file: h5py.File, names: tuple[str, ...], kind: str, source: str) -> tuple[int, int]:
@@ -165,16 +148,7 @@ def _centroids(file: h5py.File, shape: tuple[int, int], source: str) -> np.ndarr
     footprints, size = _footprints(file, source), _image_size(file)
     if footprints is None or size is None:
         return None
-    if footprints.shape[1] != shape[0]:
-        turned = "; the traces look transposed" if footprints.shape[1] == shape[1] else ""
-        raise ValueError(
-            f"{source}: expected estimates.A with a column for each of {shape[0]} traces, got shape "
-            f"{footprints.shape}{turned}"
-        )
-    try:
-        return column_centroids(footprints, *size)
-    except ValueError as error:
-        raise cannot_read(source, "footprints in estimates.A", error) from error
+    return centroids_of_traces(footprints, size, shape, "estimates.A", source)
 
 
 def _footprints(file: h5py.File, source: str) -> np.ndarray | scipy.sparse.csc_array | None:
@@ -200,8 +174,8 @@ def _image_size(file: h5py.File) -> tuple[int, int] | None:
     return None
 
 
-def _number(item: h5py.Dataset | None) -> float:
-    return float(read_whole(item).ravel()[0]) if item is not None and item.size == 1 else np.nan
+def _number(item: h5py.Dataset | None) -> float | None:
+    return float(read_whole(item).ravel()[0]) if item is not None and item.size == 1 else None
 
 
 CAIMAN = Reader(find_caiman, read_caiman, frozenset({"trace_kind", "all_rois"}))

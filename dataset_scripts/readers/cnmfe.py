@@ -14,37 +14,35 @@ import scipy.sparse
 from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
-from .footprints import column_centroids
+from .footprints import centroids_of_traces
 from .matlab import open_matlab, variables_in_matlab
 from .matlab_values import Variable
 from .source import (
     Found,
     Reader,
     Source,
-    cannot_read,
-    digest,
-    file_source,
-    files_with_suffix,
+    as_float32,
+    chosen_trace_kind,
+    find_files,
     identity,
     missing_rate,
+    origin,
     scaled_centroids,
 )
 
 _TRACES = {"denoised": "C", "fluorescence": "C_raw", "deconvolved": "S"}
-_DEFAULT = "denoised"
 _CLASS = "Sources2D"
 
 
 def find_cnmfe(root: Path) -> Found:
     """Find the MATLAB files at or below a path that hold a structure or an object of CNMF-E."""
-    sources, passed_over = [], []
-    for path in files_with_suffix(root, ".mat"):
-        source = file_source(path, root)
-        if any(_is_structure(v) or v.class_name == _CLASS for v in variables_in_matlab(path).values()):
-            sources.append(source)
-        else:
-            passed_over.append((source.file, "it holds no structure with CNMF-E's A, C and C_raw or options"))
-    return Found(sources, passed_over)
+    return find_files(root, _why_not, ".mat")
+
+
+def _why_not(path: Path) -> str | None:
+    if any(_is_structure(v) or v.class_name == _CLASS for v in variables_in_matlab(path).values()):
+        return None
+    return "it holds no structure with CNMF-E's A, C and C_raw or options"
 
 
 def _is_structure(variable: Variable) -> bool:
@@ -64,9 +62,7 @@ def read_cnmfe(source: Source, facts: Facts, *, trace_kind: str | None = None) -
         ValueError: If the file is damaged, holds an object in place of a structure, its arrays do not fit together, or
             there is no rate.
     """
-    kind = trace_kind or _DEFAULT
-    if kind not in _TRACES:
-        raise ValueError(f"--trace-kind: expected {', '.join(_TRACES)} for CNMF-E, got {kind!r}")
+    kind = chosen_trace_kind(trace_kind, _TRACES, "CNMF-E")
     name = _structure_name(source)
     with open_matlab(source.path) as file:
         neuron = file[name]
@@ -78,7 +74,7 @@ def read_cnmfe(source: Source, facts: Facts, *, trace_kind: str | None = None) -
         traces = _traces(neuron, _TRACES[kind], source.file)
         pixels = _centroids(neuron, options, traces.shape, source.file)
         ids = _roi_ids(neuron.get("ids"), len(traces))
-    centroids, unit = (None, None) if pixels is None else scaled_centroids(pixels, "px", facts.um_per_pixel)
+    centroids, unit = scaled_centroids(pixels, "px", facts.um_per_pixel)
     yield Recording(
         traces=traces,
         sampling_rate=rate,
@@ -86,28 +82,27 @@ def read_cnmfe(source: Source, facts: Facts, *, trace_kind: str | None = None) -
         centroids=centroids,
         coordinate_unit=unit,
         trace_kind=kind,
-        source={
-            "file": source.file,
-            "format": "cnmfe",
-            "trace": f"{name}.{_TRACES[kind]}",
-            "sampling_rate_from": rate_from,
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, centroids),
-            "notes": _notes(trace_kind, pixels),
-        },
+        source=origin(
+            source,
+            facts,
+            "cnmfe",
+            trace=f"{name}.{_TRACES[kind]}",
+            rate_from=rate_from,
+            read=(traces, centroids),
+            notes=_notes(trace_kind, pixels),
+        ),
         **identity(source, facts),
     )
 
 
-def _notes(trace_kind: str | None, pixels: np.ndarray | None) -> list[str]:
-    said = {
+def _notes(trace_kind: str | None, pixels: np.ndarray | None) -> dict[str, bool]:
+    return {
         "the traces are C, denoised by CNMF-E's model; --trace-kind chooses others": trace_kind is None,
         "footprints and image size (A, options.d1, options.d2) are not all inside, so there are no positions": (
             pixels is None
         ),
         "footprints without weight have no position": pixels is not None and np.isnan(pixels).any(),
     }
-    return [note for note, holds in said.items() if holds]
 
 
 def _structure_name(source: Source) -> str:
@@ -146,8 +141,7 @@ def _traces(neuron: Mapping[str, Any], name: str, file: str) -> np.ndarray:
         if scipy.sparse.issparse(full) or full is None or full.shape != traces.shape:
             raise ValueError(f"{file}: expected {name} as large as a full C, got sparse numbers {traces.shape}")
         traces = traces.toarray()
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(traces, dtype=np.float32)
+    return as_float32(traces)
 
 
 def _centroids(
@@ -157,15 +151,7 @@ def _centroids(
     footprints, height, width = _numbers(neuron.get("A")), _number(options.get("d1")), _number(options.get("d2"))
     if footprints is None or not (height > 0 and width > 0):
         return None
-    if footprints.shape[1] != shape[0]:
-        turned = "; the traces look transposed" if footprints.shape[1] == shape[1] else ""
-        raise ValueError(
-            f"{file}: expected A with a column for each of {shape[0]} traces, got shape {footprints.shape}{turned}"
-        )
-    try:
-        return column_centroids(footprints, int(height), int(width))
-    except ValueError as error:
-        raise cannot_read(file, "footprints in A", error) from error
+    return centroids_of_traces(footprints, (int(height), int(width)), shape, "A", file)
 
 
 def _roi_ids(ids: Any, rois: int) -> tuple[str, ...]:

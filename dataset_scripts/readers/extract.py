@@ -14,7 +14,7 @@ import scipy.sparse
 
 from ..metadata import Facts
 from ..recording import Recording
-from ..wording import some
+from ..wording import cannot_read, some
 from .footprints import image_centroids
 from .matlab import open_matlab, variables_in_matlab
 from .matlab_values import Opaque, Stack
@@ -22,13 +22,12 @@ from .source import (
     Found,
     Reader,
     Source,
-    cannot_read,
+    as_float32,
     checked_rate,
     checked_trace_kind,
-    digest,
-    file_source,
-    files_with_suffix,
+    find_files,
     identity,
+    origin,
     scaled_centroids,
 )
 
@@ -37,14 +36,11 @@ _FIELDS = {"spatial_weights", "temporal_weights"}
 
 def find_extract(root: Path) -> Found:
     """Find the MATLAB files at or below a path that hold a structure of EXTRACT."""
-    sources, passed_over = [], []
-    for path in files_with_suffix(root, ".mat"):
-        source = file_source(path, root)
-        if _structures(path):
-            sources.append(source)
-        else:
-            passed_over.append((source.file, "it holds no structure with spatial_weights and temporal_weights"))
-    return Found(sources, passed_over)
+    return find_files(root, _why_not, ".mat")
+
+
+def _why_not(path: Path) -> str | None:
+    return None if _structures(path) else "it holds no structure with spatial_weights and temporal_weights"
 
 
 def _structures(path: Path) -> list[str]:
@@ -82,15 +78,15 @@ def read_extract(source: Source, facts: Facts, *, trace_kind: str | None = None)
         centroids=centroids,
         coordinate_unit=unit,
         trace_kind=kind,
-        source={
-            "file": source.file,
-            "format": "extract",
-            "trace": f"{names[0]}.temporal_weights",
-            "sampling_rate_from": "stated",
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, centroids),
-            "notes": ["footprints without weight have no position"] if np.isnan(pixels).any() else [],
-        },
+        source=origin(
+            source,
+            facts,
+            "extract",
+            trace=f"{names[0]}.temporal_weights",
+            rate_from="stated",
+            read=(traces, centroids),
+            notes={"footprints without weight have no position": np.isnan(pixels).any()},
+        ),
         **identity(source, facts),
     )
 
@@ -101,8 +97,7 @@ def _traces(weights: Any, file: str) -> np.ndarray:
         raise ValueError(
             f"{file}: expected temporal_weights as numbers of shape (frames, neurons), got {_what(weights)}"
         )
-    with np.errstate(over="ignore"):
-        return np.ascontiguousarray(weights.T, dtype=np.float32)
+    return as_float32(weights.T)
 
 
 def _centroids(weights: Any, shape: tuple[int, int], file: str) -> np.ndarray:

@@ -5,6 +5,40 @@ from collections.abc import Iterable
 import numpy as np
 import scipy.sparse
 
+from ..wording import cannot_read
+
+
+def centroids_of_traces(
+    footprints: np.ndarray | scipy.sparse.csc_array,
+    size: tuple[int, int],
+    shape: tuple[int, int],
+    name: str,
+    file: str,
+) -> np.ndarray:
+    """Return the centroids of footprints that belong to traces.
+
+    Args:
+        footprints: As `column_centroids` takes them.
+        size: Height and width in pixels.
+        shape: N and T, the shape of the traces.
+        name: What the file calls the footprints.
+        file: The recording, in messages.
+
+    Returns:
+        As `image_centroids`.
+
+    Raises:
+        ValueError: If there are more or fewer footprints than traces, or as `column_centroids` does.
+    """
+    if footprints.shape[1] != shape[0]:
+        turned = "; the traces look transposed" if footprints.shape[1] == shape[1] else ""
+        got = f"shape {footprints.shape}{turned}"
+        raise ValueError(f"{file}: expected {name} with a column for each of {shape[0]} traces, got {got}")
+    try:
+        return column_centroids(footprints, *size)
+    except ValueError as error:
+        raise cannot_read(file, f"footprints in {name}", error) from error
+
 
 def column_centroids(footprints: np.ndarray | scipy.sparse.csc_array, height: int, width: int) -> np.ndarray:
     """Return the centroids of footprints whose pixels stand in Fortran order, as MATLAB and CaImAn lay them out.

@@ -17,7 +17,7 @@ from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
 from .csv_columns import header_of, read_columns
-from .source import Found, Reader, Source, below, digest, identity, missing_rate, scaled_centroids
+from .source import Found, Reader, Source, below, chosen_trace_kind, identity, missing_rate, origin, scaled_centroids
 from .zarr_arrays import ZarrArray, is_complete, is_zarr_array, open_zarr, read_zarr, stored_chunks
 
 # Folders named like this say nothing about the session in them.
@@ -69,54 +69,51 @@ def _source(folder: Path, root: Path) -> Source:
     return Source(folder, below(folder, root), name, name)
 
 
-def read_minian(source: Source, facts: Facts, *, trace_kind: str = "denoised") -> Iterator[Recording]:
+def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) -> Iterator[Recording]:
     """Read one folder.
 
     Args:
         source: The folder.
         facts: What is stated about it. A stated sampling rate wins over the timestamps, which are not read then.
-        trace_kind: "denoised" is C, "deconvolved" is S, "fluorescence" is C + YrA.
+        trace_kind: "denoised" is C, the default, "deconvolved" is S, "fluorescence" is C + YrA.
 
     Raises:
         ValueError: If an array is missing, damaged or of other units or frames, timestamps go back or are irregular,
             or there is no rate.
     """
-    if trace_kind not in _TRACES:
-        raise ValueError(f"--trace-kind: expected {', '.join(_TRACES)} for minian, got {trace_kind!r}")
-    units, frames, traces = _read_traces(source, *_TRACES[trace_kind])
-    times, rate_from, notes = None, "stated", []
+    kind = chosen_trace_kind(trace_kind, _TRACES, "minian")
+    units, frames, traces = _read_traces(source, *_TRACES[kind])
+    times, rate_from = None, "stated"
     if not facts.sampling_rate:
         timestamps = _timestamps_file(source)
         times, rate_from = _times(timestamps, frames, source.file), timestamps.name
     rate, starts = _clock(frames, times, facts.sampling_rate, source.file)
-    if not all(is_complete(open_zarr(source.path / f"{name}.zarr" / name)) for name in _TRACES[trace_kind]):
-        notes.append("chunks that are not there were read as the fill value of their array")
-    if len(starts) > 1:
-        notes.append("frames that are left out begin a new segment")
+    complete = all(is_complete(open_zarr(source.path / f"{name}.zarr" / name)) for name in _TRACES[kind])
     footprints = source.path / "A.zarr"
     pixels = _centroids(footprints, units) if footprints.is_dir() else None
-    if pixels is None:
-        notes.append("there is no A.zarr, and so there are no positions")
-    elif np.isnan(pixels).any():
-        notes.append("units without a footprint in A.zarr have no position")
-    centroids, unit = (None, None) if pixels is None else scaled_centroids(pixels, "px", facts.um_per_pixel)
+    centroids, unit = scaled_centroids(pixels, "px", facts.um_per_pixel)
     yield Recording(
         traces=traces,
         sampling_rate=rate,
-        trace_kind=trace_kind,
+        trace_kind=kind,
         roi_ids=tuple(str(unit_id) for unit_id in units),
         centroids=centroids,
         coordinate_unit=unit,
         segment_starts=starts,
-        source={
-            "file": source.file,
-            "format": "minian",
-            "trace": " + ".join(_TRACES[trace_kind]),
-            "sampling_rate_from": rate_from,
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(units, traces, pixels),
-            "notes": notes,
-        },
+        source=origin(
+            source,
+            facts,
+            "minian",
+            trace=" + ".join(_TRACES[kind]),
+            rate_from=rate_from,
+            read=(units, traces, pixels),
+            notes={
+                "chunks that are not there were read as the fill value of their array": not complete,
+                "frames that are left out begin a new segment": len(starts) > 1,
+                "there is no A.zarr, and so there are no positions": pixels is None,
+                "units without a footprint in A.zarr have no position": pixels is not None and np.isnan(pixels).any(),
+            },
+        ),
         **identity(source, facts),
     )
 

@@ -35,10 +35,9 @@ from .source import (
     Reader,
     Source,
     checked_trace_kind,
-    digest,
-    file_source,
-    files_with_suffix,
+    find_files,
     identity,
+    origin,
     scaled_centroids,
 )
 
@@ -48,14 +47,7 @@ _ACCEPTED = ("iscell", "accepted", "Accepted")
 
 def find_nwb(root: Path) -> Found:
     """Find the `.nwb` files at or below a path that hold traces of ROIs."""
-    sources, passed_over = [], []
-    for path in files_with_suffix(root, ".nwb"):
-        source = file_source(path, root)
-        if _may_hold_series(path):
-            sources.append(source)
-        else:
-            passed_over.append((source.file, "it holds no RoiResponseSeries"))
-    return Found(sources, passed_over)
+    return find_files(root, _why_not, ".nwb")
 
 
 def read_nwb(
@@ -96,13 +88,13 @@ def read_nwb(
         raise NothingUsable("; ".join(empty))
 
 
-def _may_hold_series(path: Path) -> bool:
-    """Return whether a file holds traces, or is damaged: then reading it says so."""
+def _why_not(path: Path) -> str | None:
+    """Return why a file holds no traces; None for a damaged one too: then reading it says so."""
     try:
         with open_nwb(path) as file:
-            return bool(find_series(file))
+            return None if find_series(file) else "it holds no RoiResponseSeries"
     except ValueError:
-        return True
+        return None
 
 
 def _choose(file: h5py.File, series: str | None, source: Source) -> list[RoiSeries]:
@@ -177,17 +169,17 @@ def _recording(
         accepted=None if accepted is None else accepted[kept],
         modality=_modality(plane.group.file),
         segment_starts=clock.segment_starts,
-        source={
-            "file": source.file,
-            "format": "nwb",
-            "series": plane.path,
-            "rois": plane.num_rois,
-            "accepted_rois": None if accepted is None else int(accepted.sum()),
-            "sampling_rate_from": clock.from_,
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(traces, centroids),
-            "notes": [*clock.notes, *notes],
-        },
+        source=origin(
+            source,
+            facts,
+            "nwb",
+            series=plane.path,
+            rois=plane.num_rois,
+            accepted_rois=None if accepted is None else int(accepted.sum()),
+            rate_from=clock.from_,
+            read=(traces, centroids),
+            notes=dict.fromkeys((*clock.notes, *notes), True),
+        ),
         **_identity(plane, suffix, source, facts),
     )
 

@@ -16,6 +16,7 @@ import numpy as np
 from ..metadata import Facts
 from ..recording import Recording
 from ..safe_pickle import load_object_array
+from ..wording import cannot_read
 from .matlab import open_matlab, variables_in_matlab
 from .source import (
     Found,
@@ -23,12 +24,12 @@ from .source import (
     Reader,
     Source,
     below,
-    cannot_read,
-    digest,
-    file_source,
+    chosen_trace_kind,
     files_with_suffix,
+    find_files,
     identity,
     missing_rate,
+    origin,
     scaled_centroids,
 )
 
@@ -73,17 +74,23 @@ def find_suite2p(root: Path) -> Found:
             passed_over.append((below(folder, root), "the planes it combines are read one by one"))
         else:
             sources.append(_plane_source(folder, root))
-    for path in files_with_suffix(root, ".mat"):
+
+    def why_not(path: Path) -> str | None:
         if path.parent in folders:
-            passed_over.append((below(path, root), "the .npy files beside it are read"))
-        elif len(variables_in_matlab(path).keys() & _NAMES) < 2:
-            passed_over.append((below(path, root), "it holds none of suite2p's F, Fneu, iscell, stat"))
-        elif path.name == "Fall.mat":
-            plane = _plane_source(path.parent, path.parent if root.is_file() else root)
-            sources.append(plane._replace(path=path, file=below(path, root)))
-        else:
-            sources.append(file_source(path, root))
-    return Found(sorted(sources, key=_reading_order), passed_over)
+            return "the .npy files beside it are read"
+        names = variables_in_matlab(path).keys() & _NAMES
+        return None if len(names) > 1 else "it holds none of suite2p's F, Fneu, iscell, stat"
+
+    found = find_files(root, why_not, ".mat")
+    sources += [
+        _named_by_folder(source, root) if source.path.name == "Fall.mat" else source for source in found.sources
+    ]
+    return Found(sorted(sources, key=_reading_order), passed_over + found.passed_over)
+
+
+def _named_by_folder(source: Source, root: Path) -> Source:
+    folder = source.path.parent
+    return _plane_source(folder, folder if root.is_file() else root)._replace(path=source.path, file=source.file)
 
 
 def _reading_order(source: Source) -> tuple[str, int, str]:
@@ -118,7 +125,7 @@ def read_plane(
     source: Source,
     facts: Facts,
     *,
-    trace_kind: str = "dff",
+    trace_kind: str | None = None,
     neuropil_coefficient: float = 0.7,
     all_rois: bool = False,
 ) -> Iterator[Recording]:
@@ -127,23 +134,22 @@ def read_plane(
     Args:
         source: A plane folder or MATLAB file.
         facts: What is stated about it. A stated sampling rate wins over the one in the file.
-        trace_kind: "dff" is (y - f0) / f0 with y = F - c Fneu and f0 the 10th percentile of y over the recording, but
-            at least a tenth of the median of F, which keeps the division sane where the neuropil is as bright as the
-            cell. "fluorescence" is y. One baseline for the whole recording, since a running one removes slow activity
-            and depends on a window length; it leaves bleaching and drift in.
+        trace_kind: "dff", the default, is (y - f0) / f0 with y = F - c Fneu and f0 the 10th percentile of y over the
+            recording, but at least a tenth of the median of F, which keeps the division sane where the neuropil is as
+            bright as the cell. "fluorescence" is y. One baseline for the whole recording, since a running one removes
+            slow activity and depends on a window length; it leaves bleaching and drift in.
         neuropil_coefficient: c, suite2p's default 0.7.
         all_rois: Keep the ROIs that suite2p or its user rejected too; `accepted` says which those are.
 
     Raises:
         ValueError: If a file is missing, damaged or of another shape, or there is no rate.
     """
-    if trace_kind not in _PREPARATION:
-        raise ValueError(f"--trace-kind: expected {' or '.join(_PREPARATION)} for suite2p, got {trace_kind!r}")
+    kind = chosen_trace_kind(trace_kind, _PREPARATION, "suite2p")
     if not 0 <= neuropil_coefficient <= 1:
         raise ValueError(f"--neuropil-coefficient: expected a number from 0 to 1, got {neuropil_coefficient}")
     plane = _read_matlab(source.path) if source.path.is_file() else _read_folder(source.path)
     _check_shapes(plane, source.file, needs_neuropil=neuropil_coefficient > 0, needs_iscell=not all_rois)
-    rate, rate_from, notes = _sampling_rate(plane, facts, source.file)
+    rate, differs = _sampling_rate(plane, facts, source.file)
     kept = np.arange(len(plane.F)) if all_rois else np.flatnonzero(plane.iscell)
     if not len(kept):
         raise NothingUsable(f"none of its {len(plane.F)} ROIs is accepted in iscell")
@@ -152,28 +158,28 @@ def read_plane(
     with np.errstate(invalid="ignore"):  # infinite less infinite
         corrected = F - np.float32(neuropil_coefficient) * Fneu
     med = None if plane.med is None else plane.med[kept]
-    centroids, unit = (None, None) if med is None else scaled_centroids(med[:, ::-1], "px", facts.um_per_pixel)
+    centroids, unit = scaled_centroids(None if med is None else med[:, ::-1], "px", facts.um_per_pixel)
     yield Recording(
-        traces=_dff(corrected, F, source.file) if trace_kind == "dff" else corrected,
+        traces=_dff(corrected, F, source.file) if kind == "dff" else corrected,
         sampling_rate=rate,
         roi_ids=tuple(str(roi) for roi in kept),
         centroids=centroids,
         coordinate_unit=unit,
-        trace_kind=trace_kind,
+        trace_kind=kind,
         accepted=None if plane.iscell is None else plane.iscell[kept],
         segment_starts=_segment_starts(plane),
-        source={
-            "file": source.file,
-            "format": "suite2p",
-            "rois": len(plane.F),
-            "accepted_rois": None if plane.iscell is None else int(plane.iscell.sum()),
-            "trace": _PREPARATION[trace_kind],
-            "neuropil_coefficient": neuropil_coefficient,
-            "sampling_rate_from": rate_from,
-            "um_per_pixel": facts.um_per_pixel,
-            "sha256": digest(F, Fneu, med),
-            "notes": notes,
-        },
+        source=origin(
+            source,
+            facts,
+            "suite2p",
+            rois=len(plane.F),
+            accepted_rois=None if plane.iscell is None else int(plane.iscell.sum()),
+            trace=_PREPARATION[kind],
+            neuropil_coefficient=neuropil_coefficient,
+            rate_from="ops.fs",
+            read=(F, Fneu, med),
+            notes={"ops.fs is not the stated sampling rate, which was used": differs},
+        ),
         **identity(source, facts),
     )
 
@@ -192,16 +198,16 @@ def _dff(corrected: np.ndarray, F: np.ndarray, file: str) -> np.ndarray:
         return ((corrected - f0) / f0).astype(np.float32)
 
 
-def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, str, list[str]]:
+def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, bool]:
+    """Return the sampling rate in Hz, and whether the file has another one than is stated."""
     in_file = _number(plane.ops.get("fs"))
     if facts.sampling_rate:
-        differs = in_file > 0 and not np.isclose(in_file, facts.sampling_rate, rtol=1e-3)
-        return facts.sampling_rate, "stated", ["ops.fs is not the stated sampling rate, which was used"] * differs
+        return facts.sampling_rate, in_file > 0 and not np.isclose(in_file, facts.sampling_rate, rtol=1e-3)
     if not in_file > 0 or not np.isfinite(in_file):
         raise missing_rate(file, "none in its ops" if "fs" not in plane.ops else f"ops.fs = {in_file:g}")
     if plane.dt and not np.isclose(in_file * plane.dt, 1, rtol=1e-3):
         raise missing_rate(file, f"ops.fs = {in_file:g} Hz but dt = {plane.dt:g} s, which is {1 / plane.dt:.6g} Hz")
-    return in_file, "ops.fs", []
+    return in_file, False
 
 
 def _number(value: Any) -> float:
