@@ -14,7 +14,10 @@ import pandas as pd
 import pyarrow as pa
 import pyarrow.parquet as pq
 
+from .wording import cannot_read
+
 _MASK = ["session", "scan_idx", "field", "mask_id"]
+_EXPECTED = "a ScanUnit table as CSV or Parquet"
 _COLUMNS = [*_MASK, "unit_id"]
 # The published table has about 120,000; more than this would be a forged file that unfolds in memory.
 _MOST_ROWS = 5_000_000
@@ -53,7 +56,7 @@ def read_scan_units(path: str | os.PathLike) -> ScanUnits:
     kind = _kind(path)
     if kind == "pickle":
         raise ValueError(
-            f"{path}: expected a ScanUnit table as CSV or Parquet, got a pickle, which can run code; "
+            f"{path}: expected {_EXPECTED}, got a pickle, which can run code; "
             f"if you trust it: python -c \"import pandas; pandas.read_pickle('{path.name}').to_csv('ScanUnit.csv')\""
         )
     table = _whole_numbers(_read_parquet(path) if kind == "parquet" else _read_csv(path), path)
@@ -66,7 +69,7 @@ def read_scan_units(path: str | os.PathLike) -> ScanUnits:
 
 def _kind(path: Path) -> str:
     if not path.is_file():
-        raise ValueError(f"{path}: expected a ScanUnit table, found no file; check the path")
+        raise ValueError(f"{path}: expected {_EXPECTED}, found no file; check the path")
     with open(path, "rb") as file:
         start = file.read(4)
     if start == b"PAR1":
@@ -79,7 +82,7 @@ def _read_csv(path: Path) -> pd.DataFrame:
     try:
         return pd.read_csv(path, usecols=lambda name: name in _COLUMNS, encoding="utf-8-sig", low_memory=False)
     except (pd.errors.EmptyDataError, pd.errors.ParserError, UnicodeDecodeError) as error:
-        raise _no_table(path, error) from error
+        raise cannot_read(path, _EXPECTED, error) from error
 
 
 def _read_parquet(path: Path) -> pd.DataFrame:
@@ -89,12 +92,7 @@ def _read_parquet(path: Path) -> pd.DataFrame:
                 raise ValueError(f"{path}: expected at most {_MOST_ROWS:,} rows, got {file.metadata.num_rows:,}")
             return file.read(_COLUMNS, use_threads=False).to_pandas(ignore_metadata=True)
     except (pa.ArrowException, OSError) as error:
-        raise _no_table(path, error) from error
-
-
-def _no_table(path: Path, error: Exception) -> ValueError:
-    reason = " ".join(str(error).split())
-    return ValueError(f"{path}: expected a ScanUnit table as CSV or Parquet, got something else ({reason:.100})")
+        raise cannot_read(path, _EXPECTED, error) from error
 
 
 def _whole_numbers(table: pd.DataFrame, path: Path) -> pd.DataFrame:

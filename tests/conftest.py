@@ -7,7 +7,7 @@ os.environ["ACCELERATE_USE_CPU"] = "true"  # the same numbers where there is a G
 
 import pytest
 import torch
-from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
+from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor, cli
 from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.dataset_scripts.simulate import write_study
 from neurt.dataset_scripts.simulation_config import SimulationConfig
@@ -49,6 +49,23 @@ def rebuild(build):
         return folder
 
     return write
+
+
+@pytest.fixture
+def neurt(monkeypatch, capsys):
+    """Run the command line as the `neurt` script does; returns its exit code, standard output and standard error."""
+
+    def run(*words):
+        monkeypatch.setattr("sys.argv", ["neurt", *map(str, words)])
+        monkeypatch.setenv("COLUMNS", "200")
+        code = 0
+        try:
+            cli.main()
+        except SystemExit as end:
+            code = end.code or 0
+        return code, *capsys.readouterr()
+
+    return run
 
 
 @pytest.fixture

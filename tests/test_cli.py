@@ -14,23 +14,6 @@ COMMANDS = "convert simulate import build-microns inspect pretrain finetune eval
 
 
 @pytest.fixture
-def neurt(monkeypatch, capsys):
-    """Run the command line as the `neurt` script does; returns its exit code, standard output and standard error."""
-
-    def run(*words):
-        monkeypatch.setattr("sys.argv", ["neurt", *map(str, words)])
-        monkeypatch.setenv("COLUMNS", "200")
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        return code, *capsys.readouterr()
-
-    return run
-
-
-@pytest.fixture
 def refused(neurt):
     """Run a command that must fail; returns its one line."""
 

@@ -6,7 +6,6 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from neurt import cli
 from neurt.dataset_scripts.import_recordings import import_recordings
 from neurt.dataset_scripts.metadata import Facts, match_metadata, read_metadata
 from neurt.dataset_scripts.parquet_build import read_build, read_manifest
@@ -341,27 +340,14 @@ def test_the_summary_counts_the_rois_that_a_curator_rejected(tmp_path, all_rois,
     assert summary.build.num_neurons == (6 if all_rois else 4)
 
 
-@pytest.fixture
-def neurt(monkeypatch, capsys):
-    """Run `neurt import` and return its exit code, output and errors."""
-
-    def run(*arguments):
-        monkeypatch.setattr("sys.argv", ["neurt", "import", *map(str, arguments)])
-        with pytest.raises(SystemExit) as end:
-            cli.main()
-        return end.value.code, *capsys.readouterr()
-
-    return run
-
-
 def test_the_command_prints_a_summary_and_ends_with_2_on_bad_input(tmp_path, neurt):
     save(tmp_path / "in" / "a.npz")
     given = (tmp_path / "in", "--output", tmp_path / "build", "--um-per-pixel", "2", "--subject", "m1")
-    code, out, _ = neurt(*given)
+    code, out, _ = neurt("import", *given)
     assert code == 0
     assert out.startswith("imported 1 recording (npz) of 1 subject\nneurons: 6, 6 with positions in µm\n")
     expected = "neurt: --sampling-rate: expected a number above 0, got -1\n"
-    assert neurt(*given, "--sampling-rate", "-1") == (2, "", expected)
+    assert neurt("import", *given, "--sampling-rate", "-1") == (2, "", expected)
 
 
 def test_every_flag_of_preparation_and_labels_arrives(tmp_path, neurt):
@@ -371,7 +357,7 @@ def test_every_flag_of_preparation_and_labels_arrives(tmp_path, neurt):
     flags = {"nan": "interpolate", "max-gap": 0.3, "dff-window": 4, "dff-percentile": 20, "resample-to": 5}
     words = [word for name, value in flags.items() for word in (f"--{name}", value)]
     given = (tmp_path / "in", "--output", tmp_path / "build", "--format", "npz", "--labels", labels)
-    assert neurt(*given, *words)[0] == 0
+    assert neurt("import", *given, *words)[0] == 0
     assert read_manifest(tmp_path / "build")["steps"][0]["parameters"] == {
         "format": "npz",
         "sampling_rate": None,
@@ -394,13 +380,13 @@ def test_every_flag_of_preparation_and_labels_arrives(tmp_path, neurt):
 )
 def test_bad_flags_and_bad_frames_end_the_command_with_2_and_leave_nothing(tmp_path, neurt, flags, message):
     save(tmp_path / "in" / "a.npz", edit=lose(2, 3))
-    code, out, error = neurt(tmp_path / "in", "--output", tmp_path / "build", *flags)
+    code, out, error = neurt("import", tmp_path / "in", "--output", tmp_path / "build", *flags)
     assert (code, out) == (2, "") and error.splitlines()[-1].startswith(f"neurt: {message}")
     assert [path.name for path in tmp_path.iterdir()] == ["in"]
 
 
 def test_the_help_names_every_format(neurt):
-    code, out, _ = neurt("--help")
+    code, out, _ = neurt("import", "--help")
     assert code == 0 and all(name in out for name in READERS)
 
 

@@ -8,7 +8,6 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
-from neurt import cli
 from neurt.dataset_scripts.inspect_figure import recording_figure
 from neurt.dataset_scripts.inspect_recordings import inspect_recordings
 from neurt.dataset_scripts.parquet_build import read_manifest, write_build
@@ -19,17 +18,11 @@ REAL = Path(os.environ.get("NEURT_REAL_DATA", Path(__file__).parents[2] / "share
 
 
 @pytest.fixture
-def neurt(monkeypatch, capsys):
+def inspect(neurt):
     """Run `neurt inspect`; returns its exit code, standard output and the last line of standard error."""
 
     def run(*words):
-        monkeypatch.setattr("sys.argv", ["neurt", "inspect", *map(str, words)])
-        code = 0
-        try:
-            cli.main()
-        except SystemExit as end:
-            code = end.code or 0
-        out, err = capsys.readouterr()
+        code, out, err = neurt("inspect", *words)
         return code, out, err.strip().split("\n")[-1]
 
     return run
@@ -66,8 +59,8 @@ def problems(path, **options):
     return [(one.what, one.value) for one in inspect_recordings(path, **options).problems]
 
 
-def test_a_good_recording_has_no_problem_and_one_row(tmp_path, neurt):
-    code, out, _ = neurt(save(tmp_path / "a.npz"))
+def test_a_good_recording_has_no_problem_and_one_row(tmp_path, inspect):
+    code, out, _ = inspect(save(tmp_path / "a.npz"))
     lines = out.split("\n")
     assert code == 0 and lines[:3] == ["inspected 1 recording (npz)", "no problem found", ""]
     header, row = (line.split() for line in lines[3:5])
@@ -84,13 +77,13 @@ def test_what_the_table_says_was_measured(tmp_path):
     np.testing.assert_allclose(quality.noise, 100 * steps / np.sqrt(5), rtol=1e-5)
 
 
-def test_files_that_cannot_be_read_are_said_in_one_line_and_the_others_measured(tmp_path, neurt):
+def test_files_that_cannot_be_read_are_said_in_one_line_and_the_others_measured(tmp_path, inspect):
     folder = tmp_path / "in"
     save(folder / "a.npz")
     for name, rate in {"b": -1.0, "c": -2.5, "d": -3.0}.items():
         save(folder / f"{name}.npz", sampling_rate=rate)
     save(folder / "e.npz", centroids=np.zeros((3, 2)))
-    code, out, _ = neurt(folder)
+    code, out, _ = inspect(folder)
     first, second, third = out.split("\n")[:3]
     assert code == 0 and first == "inspected 1 recording (npz)"
     assert second.startswith("problem: 3 cannot be read: b.npz: expected a sampling rate in Hz, got -1; pass")
@@ -98,20 +91,20 @@ def test_files_that_cannot_be_read_are_said_in_one_line_and_the_others_measured(
     assert third.startswith("problem: e.npz: expected ")
 
 
-def test_nothing_that_can_be_read_ends_with_exit_code_2(tmp_path, neurt):
+def test_nothing_that_can_be_read_ends_with_exit_code_2(tmp_path, inspect):
     save(tmp_path / "in" / "a.npz", sampling_rate=None)
     save(tmp_path / "in" / "b.npz", sampling_rate=None)
     figure = tmp_path / "figure.png"
-    code, out, err = neurt(tmp_path / "in", "--output", figure)
+    code, out, err = inspect(tmp_path / "in", "--output", figure)
     assert (code, out, figure.exists()) == (2, "", False)
     assert err.startswith("neurt: 2 cannot be read: a.npz: expected a sampling rate")
     assert err.endswith("; likewise b.npz")
 
 
-def test_many_recordings_with_one_problem_share_a_line(tmp_path, neurt):
+def test_many_recordings_with_one_problem_share_a_line(tmp_path, inspect):
     for n in range(12):
         save(tmp_path / "in" / f"r{n:02}.npz", frames=100 if n else 200, seed=n)
-    lines = neurt(tmp_path / "in")[1].split("\n")
+    lines = inspect(tmp_path / "in")[1].split("\n")
     assert lines[1] == (
         "problem: 11 of 12 recordings: no stretch of 128 frames; windows of the default length would be padded: train "
         "with a shorter --window-length: r01 (100 frames), r02 (100 frames), r03 (100 frames), r04 (100 frames), "
@@ -188,19 +181,19 @@ def test_two_recordings_with_the_same_arrays_or_id_are_found(tmp_path):
     ]
 
 
-def test_what_is_stated_counts_as_in_an_import(tmp_path, neurt):
+def test_what_is_stated_counts_as_in_an_import(tmp_path, inspect):
     save(tmp_path / "in" / "a.npz", sampling_rate=None)
     rows = tmp_path / "recordings.csv"
     rows.write_text("file,recording,sampling_rate\na.npz,first,8\n")
     (quality,) = inspect_recordings(tmp_path / "in", metadata=rows, sampling_rate=3, um_per_pixel=2).qualities
     assert (quality.recording_id, quality.sampling_rate, quality.coordinate_unit) == ("first", 8, "um")
     assert quality.sampling_rate_from == "stated"
-    code, _, err = neurt(tmp_path / "in", "--sampling-rate", 5, "--series", "x")
+    code, _, err = inspect(tmp_path / "in", "--sampling-rate", 5, "--series", "x")
     assert code == 2 and err == "neurt: --series: expected only with files that know it, got npz files"
-    assert neurt(tmp_path / "in", "--sampling-rate", 0)[2].startswith(
+    assert inspect(tmp_path / "in", "--sampling-rate", 0)[2].startswith(
         "neurt: --sampling-rate: expected a number above"
     )
-    assert neurt(tmp_path / "in", "--radius", 2)[2].startswith("neurt: expected neighbour_radius between 0 and 1")
+    assert inspect(tmp_path / "in", "--radius", 2)[2].startswith("neurt: expected neighbour_radius between 0 and 1")
 
 
 def test_the_table_of_metadata_is_no_file_that_was_left(tmp_path):
@@ -211,43 +204,43 @@ def test_the_table_of_metadata_is_no_file_that_was_left(tmp_path):
     assert inspect_recordings(tmp_path / "in", metadata=rows, trace_kind="dff").notes == ()
 
 
-def test_notes_of_readers_and_files_that_were_left_follow_the_problems(tmp_path, neurt):
+def test_notes_of_readers_and_files_that_were_left_follow_the_problems(tmp_path, inspect):
     save(tmp_path / "in" / "a.npz", stimulus=np.zeros(3))
     np.savez(tmp_path / "in" / "b.npz", behaviour=np.zeros(3))
-    lines = neurt(tmp_path / "in")[1].split("\n")
+    lines = inspect(tmp_path / "in")[1].split("\n")
     assert lines[2:4] == [
         "note: keys that are not read: stimulus (1 of 1 recording)",
         'note: left b.npz: it has no array "traces"',
     ]
 
 
-def test_a_build_is_read_recording_by_recording_and_a_damaged_one_is_a_problem(tmp_path, neurt):
+def test_a_build_is_read_recording_by_recording_and_a_damaged_one_is_a_problem(tmp_path, inspect):
     build = tmp_path / "build"
     write_build((recording(name, seed=n) for n, name in enumerate("abc")), build, builder="test", parameters={})
     path = build / read_manifest(build)["files"][1]["path"]
     path.write_bytes(path.read_bytes()[:200])
-    code, out, _ = neurt(build, "--json", tmp_path / "measures.json")
+    code, out, _ = inspect(build, "--json", tmp_path / "measures.json")
     assert code == 0 and out.startswith("inspected 2 recordings (build)\nproblem: b: ")
     measures = json.loads((tmp_path / "measures.json").read_text())
     assert [one["recording_id"] for one in measures["recordings"]] == ["a", "c"] and list(measures["unreadable"]) == [
         "b"
     ]
     for flag, value in (("--um-per-pixel", 1), ("--format", "npz")):
-        code, _, err = neurt(build, flag, value)
+        code, _, err = inspect(build, flag, value)
         assert code == 2 and err.startswith(f"neurt: {flag}: expected only with files that are still to be imported")
 
 
-def test_simulated_recordings_are_called_so(tmp_path, neurt, build):
-    code, out, _ = neurt(build, "--output", tmp_path / "figure.png")
+def test_simulated_recordings_are_called_so(tmp_path, inspect, build):
+    code, out, _ = inspect(build, "--output", tmp_path / "figure.png")
     assert code == 0 and out.startswith("inspected 12 recordings (build, 12 of them simulated)\n")
     simulated = recording(modality="simulated")
     assert "simulated" in recording_figure(simulated, measure(simulated)).get_suptitle()
 
 
-def test_every_measure_is_in_the_json_file_as_plain_json(tmp_path, neurt):
+def test_every_measure_is_in_the_json_file_as_plain_json(tmp_path, inspect):
     traces = np.vstack([arrays(11)["traces"], np.ones(200)])
     path = tmp_path / "measures.json"
-    assert neurt(save(tmp_path / "a.npz", traces=traces), "--json", path)[0] == 0
+    assert inspect(save(tmp_path / "a.npz", traces=traces), "--json", path)[0] == 0
     measures = json.loads(path.read_text(), parse_constant=pytest.fail)
     (one,) = measures["recordings"]
     assert one["noise"][11] is None and len(one["noise"]) == len(one["drift"]) == len(one["roi_ids"]) == 12
@@ -259,17 +252,17 @@ def png_size(path):
     return struct.unpack(">II", path.read_bytes()[16:24])
 
 
-def test_the_figure_is_of_the_first_recording_with_positions_or_the_one_asked_for(tmp_path, neurt):
+def test_the_figure_is_of_the_first_recording_with_positions_or_the_one_asked_for(tmp_path, inspect):
     save(tmp_path / "in" / "a.npz", centroids=None)
     save(tmp_path / "in" / "b.npz", seed=1)
     save(tmp_path / "in" / "c.npz", seed=2)
     figure = tmp_path / "figure.png"
-    assert "\ndrawn: b\n" in neurt(tmp_path / "in", "--output", figure)[1]
+    assert "\ndrawn: b\n" in inspect(tmp_path / "in", "--output", figure)[1]
     assert png_size(figure)[0] > 1000 and matplotlib.image.imread(figure).std() > 0.05
-    assert "\ndrawn: c\n" in neurt(tmp_path / "in", "--output", figure, "--recording", "c")[1]
-    code, _, err = neurt(tmp_path / "in", "--output", figure, "--recording", "d")
+    assert "\ndrawn: c\n" in inspect(tmp_path / "in", "--output", figure, "--recording", "c")[1]
+    code, _, err = inspect(tmp_path / "in", "--output", figure, "--recording", "d")
     assert code == 2 and err == "neurt: --recording: expected one of a, b, c, got 'd'"
-    code, _, err = neurt(tmp_path / "in", "--recording", "c")
+    code, _, err = inspect(tmp_path / "in", "--recording", "c")
     assert code == 2 and err == "neurt: --recording: expected with --output, the picture of 'c', got no --output"
 
 
@@ -310,9 +303,9 @@ def test_anything_can_be_drawn(tmp_path):
         recording_figure(one, measure(one, 5, "um")).savefig(tmp_path / f"{number}.png", dpi=30)
 
 
-def test_control_characters_of_strangers_do_not_reach_the_terminal(tmp_path, neurt):
+def test_control_characters_of_strangers_do_not_reach_the_terminal(tmp_path, inspect):
     save(tmp_path / "a.npz", recording_id="a\x1b[2J\nb")
-    code, out, _ = neurt(tmp_path / "a.npz")
+    code, out, _ = inspect(tmp_path / "a.npz")
     assert code == 0 and "a?[2J?b" in out and "\x1b" not in out
 
 
@@ -321,7 +314,7 @@ def real(folder):
 
 
 @real("algamal_two_photon")
-def test_what_is_known_of_real_two_photon_recordings_is_said(tmp_path, neurt):
+def test_what_is_known_of_real_two_photon_recordings_is_said(tmp_path, inspect):
     rows = [f"{path.name},5" for path in sorted((REAL / "algamal_two_photon").glob("*.mat"))]
     (tmp_path / "recordings.csv").write_text("\n".join(["file,sampling_rate", *rows]))
     inspection = inspect_recordings(REAL / "algamal_two_photon", metadata=tmp_path / "recordings.csv")
@@ -333,7 +326,7 @@ def test_what_is_known_of_real_two_photon_recordings_is_said(tmp_path, neurt):
 
 
 @real("suite2p_plane0")
-def test_the_empty_roi_of_a_real_plane_is_found(neurt):
-    code, out, _ = neurt(REAL / "suite2p_plane0", "--sampling-rate", 10)
+def test_the_empty_roi_of_a_real_plane_is_found(inspect):
+    code, out, _ = inspect(REAL / "suite2p_plane0", "--sampling-rate", 10)
     assert code == 0 and "neurons over 10 times as noisy as the others (1 of 20 neurons)" in out
-    assert neurt(REAL / "suite2p_plane0")[0] == 2
+    assert inspect(REAL / "suite2p_plane0")[0] == 2

@@ -109,7 +109,7 @@ def test_a_missing_file_and_an_empty_one_are_refused(tmp_path):
     with pytest.raises(ValueError, match="found no file"):
         read_scan_units(tmp_path / "ScanUnit.csv")
     (tmp_path / "ScanUnit.csv").touch()
-    with pytest.raises(ValueError, match="expected a ScanUnit table as CSV or Parquet, got something else"):
+    with pytest.raises(ValueError, match="a ScanUnit table as CSV or Parquet, got a file that cannot be read"):
         read_scan_units(tmp_path / "ScanUnit.csv")
 
 
