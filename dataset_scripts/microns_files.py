@@ -17,10 +17,9 @@ from urllib.parse import unquote, urlsplit
 import h5py
 
 from ..writing_aside import file_aside
-from .hdf5_file import read_text
-from .nwb_file import open_nwb
-from .readers.source import cannot_read, files_with_suffix
-from .wording import count, repeated, some
+from .hdf5_file import open_hdf5, read_text
+from .readers.source import files_with_suffix
+from .wording import cannot_read, count, repeated, some
 
 # The scans that the MICrONS consortium selected out of 19 (Nature 640:435-447, 2025, 10.1038/s41586-025-08790-w).
 SELECTED = tuple("4-7 5-6 5-7 6-2 6-4 6-6 6-7 7-3 7-4 7-5 8-5 9-3 9-4 9-6".split())
@@ -108,7 +107,7 @@ def open_scan(file: ScanFile, cache: str | os.PathLike | None = None) -> h5py.Fi
     Raises:
         ValueError: If it is no whole HDF5 file, a server refuses it, or remfile is needed and not installed.
     """
-    return open_nwb(file.file, _remote(file, cache)) if file.is_remote else open_nwb(file.location)
+    return open_hdf5(file.file, _remote(file, cache)) if file.is_remote else open_hdf5(file.location)
 
 
 def fingerprint(file: ScanFile) -> list[int]:

@@ -7,46 +7,25 @@ References are followed, names are not: a `RoiResponseSeries` leads to its `Plan
 import os
 import re
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import h5py
 import numpy as np
 
+from .frame_times import holes, irregularity, rate_of, segment_starts
 from .hdf5_file import (
     Refused,
     find_array,
     find_numbers,
     member,
     number_attribute,
-    open_hdf5,
     read_array,
     read_lines,
     readable,
     text_attribute,
 )
-from .nwb_tables import Grid, column, grid_of, integer_column, mask_centroids
+from .nwb_tables import integer_column
 from .wording import repeated, some
-
-__all__ = [
-    "Clock",
-    "Grid",
-    "RoiSeries",
-    "column",
-    "find_series",
-    "grid_of",
-    "integer_column",
-    "mask_centroids",
-    "neurodata_type",
-    "open_nwb",
-    "open_series",
-    "read_clock",
-    "read_traces",
-]
-
-# Steps of the clock within half and one and a half medians are regular; more than one frame in twenty that is not
-# means that there is no frame rate to speak of.
-_REGULAR = (0.5, 1.5)
-_MOST_IRREGULAR = 0.05
 
 
 class RoiSeries(NamedTuple):
@@ -95,19 +74,6 @@ class Clock(NamedTuple):
     from_: str
     segment_starts: tuple[int, ...]
     notes: tuple[str, ...]
-
-
-def open_nwb(path: str | os.PathLike, file: Any = None) -> h5py.File:
-    """Open an NWB file for reading.
-
-    Args:
-        path: The file, or what to call `file` in messages.
-        file: A file-like object to read from instead, as `remfile.File` is.
-
-    Raises:
-        ValueError: If it is truncated or no HDF5 file.
-    """
-    return open_hdf5(path, file)
 
 
 def find_series(file: h5py.File, below: str = "/") -> list[str]:
@@ -206,7 +172,8 @@ def read_clock(series: RoiSeries, stated: float | None = None) -> Clock:
         notes = (f"timestamps are not used: {problem}",) if problem else ()
         starts, inside, from_ = (0,), rate, "starting_time.rate"
     else:
-        inside, starts = _regular(times)
+        steps = np.diff(times)
+        inside, starts = rate_of(steps, Refused), segment_starts(holes(steps))
         notes = ("holes in the timestamps begin a new segment",) if len(starts) > 1 else ()
         from_ = "timestamps"
         if rate and not stated and not np.isclose(rate, inside, rtol=0.01):
@@ -308,19 +275,4 @@ def _problem(times: np.ndarray) -> str | None:
     steps = np.diff(times)
     if not (steps > 0).all():
         return f"a step back or none at frame {np.flatnonzero(steps <= 0)[0] + 1}"
-    irregular = np.mean(~_are_regular(steps))
-    if irregular > _MOST_IRREGULAR:
-        return f"{100 * irregular:.3g} % of irregular steps between frames"
-    return None
-
-
-def _are_regular(steps: np.ndarray) -> np.ndarray:
-    least, most = np.array(_REGULAR) * np.median(steps)
-    return (steps >= least) & (steps <= most)
-
-
-def _regular(times: np.ndarray) -> tuple[float, tuple[int, ...]]:
-    """Return the rate in Hz and where segments start."""
-    steps = np.diff(times)
-    holes = np.flatnonzero(steps > _REGULAR[1] * np.median(steps))
-    return 1 / float(steps[_are_regular(steps)].mean()), (0, *(holes + 1).tolist())
+    return irregularity(steps)

@@ -5,7 +5,8 @@ import io
 import h5py
 import numpy as np
 import pytest
-from neurt.dataset_scripts.nwb_file import RoiSeries, open_nwb, open_series
+from neurt.dataset_scripts.hdf5_file import open_hdf5
+from neurt.dataset_scripts.nwb_file import RoiSeries, open_series
 
 FRAMES = 40
 DATA = np.arange(FRAMES * 3, dtype=np.float32).reshape(FRAMES, 3)
@@ -53,7 +54,7 @@ def made(edit=None) -> RoiSeries:
     stored = io.BytesIO()
     with h5py.File(stored, "w") as file:
         write(file, edit)
-    return open_series(open_nwb("a.nwb", stored), PATH, "a.nwb")
+    return open_series(open_hdf5("a.nwb", stored), PATH, "a.nwb")
 
 
 def put(path, values, **attributes):

@@ -5,7 +5,8 @@ import numpy as np
 import pytest
 from damaged_files import damage_heap
 from neurt.dataset_scripts import hdf5_file
-from neurt.dataset_scripts.nwb_file import open_nwb, open_series, read_clock, read_traces
+from neurt.dataset_scripts.hdf5_file import open_hdf5
+from neurt.dataset_scripts.nwb_file import open_series, read_clock, read_traces
 from nwb_by_hand import DATA, FRAMES, PATH, TIMES, both, link, made, put, refused, save
 
 
@@ -38,7 +39,7 @@ def virtual(file):
 def test_values_of_another_file_are_not_read(tmp_path, edit, message):
     save(tmp_path / "b.nwb")
     (tmp_path / "secret.bin").write_bytes(bytes(480))
-    with open_nwb(save(tmp_path / "a.nwb", edit)) as file:
+    with open_hdf5(save(tmp_path / "a.nwb", edit)) as file:
         refused(open_series, file, PATH, "a.nwb", match=message)
 
 
@@ -67,18 +68,18 @@ def test_large_arrays_that_are_there_are_read(monkeypatch):
 def test_a_truncated_file_is_one_plain_line(tmp_path, share):
     path = save(tmp_path / "a.nwb")
     path.write_bytes(path.read_bytes()[: int(share * path.stat().st_size)])
-    refused(open_nwb, path, match=r"a\.nwb: expected an HDF5 file, got a file that cannot be read, perhaps truncated")
+    refused(open_hdf5, path, match=r"a\.nwb: expected an HDF5 file, got a file that cannot be read, perhaps truncated")
 
 
 @pytest.mark.parametrize(("named", "size"), [(0, 0), (1, 2**64 - 8), (1, 5000)])
 def test_a_heap_that_would_hold_the_library_up_for_ever_is_refused(tmp_path, named, size):
     path = damage_heap(save(tmp_path / "a.nwb"), named, size)
-    refused(open_nwb, path, match=r"a\.nwb: expected an HDF5 file, got one with a damaged heap")
+    refused(open_hdf5, path, match=r"a\.nwb: expected an HDF5 file, got one with a damaged heap")
 
 
 def test_what_is_not_there_is_one_plain_line(tmp_path):
-    refused(open_nwb, tmp_path / "a.nwb", match=r"a\.nwb: expected an HDF5 file")
-    with open_nwb(save(tmp_path / "b.nwb")) as file:
+    refused(open_hdf5, tmp_path / "a.nwb", match=r"a\.nwb: expected an HDF5 file")
+    with open_hdf5(save(tmp_path / "b.nwb")) as file:
         refused(
             open_series, file, "/nowhere", "b.nwb", match="b.nwb, /nowhere: expected a RoiResponseSeries, found no"
         )

@@ -2,7 +2,7 @@
 
 import numpy as np
 import pytest
-from neurt.dataset_scripts.nwb_file import column, grid_of, integer_column, mask_centroids
+from neurt.dataset_scripts.nwb_tables import column, grid_of, integer_column, mask_centroids
 from nwb_by_hand import PLANE, TABLE, both, made, masks, put, refused
 
 PIXEL = np.dtype([("x", "u4"), ("y", "u4"), ("weight", "f4")])

@@ -12,21 +12,17 @@ from typing import Any
 import h5py
 import numpy as np
 
-from ..hdf5_file import read_text
+from ..hdf5_file import open_hdf5, read_text
 from ..metadata import Facts
 from ..nwb_file import (
     RoiSeries,
-    column,
     find_series,
-    grid_of,
-    mask_centroids,
     neurodata_type,
-    open_nwb,
     open_series,
     read_clock,
     read_traces,
 )
-from ..nwb_tables import imaging_plane
+from ..nwb_tables import column, grid_of, imaging_plane, mask_centroids
 from ..recording import SIMULATED, Recording
 from ..wording import repeated, some
 from .source import (
@@ -75,7 +71,7 @@ def read_nwb(
             nothing says what the traces are.
     """
     empty = []
-    with open_nwb(source.path) as file:
+    with open_hdf5(source.path) as file:
         planes = _one_for_each_plane(_choose(file, series, source), source)
         for plane, suffix in zip(planes, _suffixes(planes), strict=True):
             accepted = _accepted(plane)
@@ -91,7 +87,7 @@ def read_nwb(
 def _why_not(path: Path) -> str | None:
     """Return why a file holds no traces; None for a damaged one too: then reading it says so."""
     try:
-        with open_nwb(path) as file:
+        with open_hdf5(path) as file:
             return None if find_series(file) else "it holds no RoiResponseSeries"
     except ValueError:
         return None

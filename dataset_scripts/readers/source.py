@@ -9,7 +9,6 @@ import numpy as np
 
 from ..metadata import Facts
 from ..recording import TRACE_KINDS, Recording
-from ..wording import cannot_read as cannot_read
 
 
 class Source(NamedTuple):
