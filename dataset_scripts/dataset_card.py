@@ -11,7 +11,7 @@ from ..processing_neurt import MIN_NEURONS
 from .build_manifest import by_split, further_columns
 from .parquet_rows import LONG_COLUMNS, build_schema
 from .recording import SIMULATED
-from .wording import some, value_range
+from .wording import printable, some, value_range
 
 _COLUMNS = """\
 | column | type | meaning |
@@ -229,5 +229,5 @@ def _licence(steps: Sequence[Mapping[str, Any]]) -> str:
 
 def _text(value: Any) -> str:
     """Show text from outside as text: no HTML, no Markdown, no table border, no second line, nothing invisible."""
-    plain = "".join(letter if letter.isprintable() else "\ufffd" for letter in " ".join(str(value).split()))
+    plain = printable(" ".join(str(value).split()))
     return "".join(f"\\{letter}" if letter in _MARKUP else html.escape(letter, quote=False) for letter in plain)

@@ -24,7 +24,7 @@ from .quality import Quality, measure
 from .quality_problems import Problem, group_problems, group_unreadable, problems_of
 from .readers import READERS
 from .recording import Recording
-from .wording import count, some, tallied
+from .wording import count, printable, some, tallied
 
 _Read = Callable[[], Iterable[Recording]]
 
@@ -61,7 +61,7 @@ class Inspection:
             *measures_table(self.qualities),
             *([f"drawn: {self.drawn}"] if self.drawn else []),
         ]
-        return "\n".join(map(_printable, lines))
+        return "\n".join(map(printable, lines))
 
     def as_json(self) -> dict[str, Any]:
         """Every measure and problem as plain values, None where something could not be measured."""
@@ -195,11 +195,6 @@ def _read_again(read: _Read, quality: Quality) -> Recording:
     # Not kept since it was measured: then two recordings would be in memory while the others are read.
     again = next(one for one in read() if one.recording_id == quality.recording_id)
     return again.accepted_neurons()
-
-
-def _printable(line: str) -> str:
-    # Ids come from files of strangers, and a terminal obeys control characters.
-    return "".join(character if character.isprintable() else "?" for character in line)
 
 
 def _plain(value: Any) -> Any:

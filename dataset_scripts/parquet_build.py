@@ -38,7 +38,7 @@ from .build_manifest import (
 from .dataset_card import render_card
 from .parquet_rows import add_columns, read_recording, write_recording, write_units
 from .recording import SPLITS, Recording
-from .wording import value_range
+from .wording import printable, value_range
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -78,7 +78,7 @@ class BuildSummary:
             *(f"note: {note}" for note in notes),
             f"build: {self.folder}",
         ]
-        return "\n".join(lines)
+        return "\n".join(map(printable, lines))
 
 
 def write_build(

@@ -69,9 +69,7 @@ class Preparation:
 
     def parameters(self) -> dict[str, Any]:
         """What was chosen, for the manifest; empty where nothing was."""
-        default = Preparation()
-        chosen = {f.name: getattr(self, f.name) for f in dataclasses.fields(self)}
-        chosen = {name: value for name, value in chosen.items() if value != getattr(default, name)}
+        chosen = {name: value for name, value in dataclasses.asdict(self).items() if value not in (None, "refuse")}
         return chosen | ({"dff_percentile": self.percentile} if self.dff_window else {})
 
     @property

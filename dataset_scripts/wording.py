@@ -34,6 +34,11 @@ def value_range(values: Iterable[float]) -> str:
     return " to ".join(dict.fromkeys(map(_short, (values[0], values[-1]))))
 
 
+def printable(line: str) -> str:
+    """Return a line without what a terminal obeys; ids and names come from files of strangers."""
+    return "".join(letter if letter.isprintable() else "?" for letter in line)
+
+
 def cannot_read(path: str | os.PathLike, expected: str, error: Exception) -> ValueError:
     """Return the error for a file that breaks while it is read."""
     reason = " ".join(str(error).split()) or type(error).__name__

@@ -94,6 +94,11 @@ def test_the_summary_says_what_was_done_assumed_and_left_out(tmp_path):
     assert a.roi_ids == ("0", "2", "3", "5") and a.centroids[1].tolist() == [4, 5] and c.centroids is None
 
 
+def test_control_characters_of_strangers_do_not_reach_the_summary(tmp_path):
+    save(tmp_path / "in" / "a.npz", **{"b\x1b[2J": np.zeros(3)})
+    assert "keys that are not read: b?[2J" in str(import_recordings(tmp_path / "in", tmp_path / "build"))
+
+
 def test_one_animal_for_all_files_can_be_stated(tmp_path):
     save(tmp_path / "in" / "a.npz")
     summary = import_recordings(tmp_path / "in", tmp_path / "build", subject="m1", um_per_pixel=2.0)
