@@ -275,10 +275,10 @@ def split_pairs(traces: np.ndarray, centroids: np.ndarray) -> tuple[tuple[int, i
         Pairs of rows, the smaller first; none at all in a field so crowded that its positions must be wrong.
     """
     rows = np.flatnonzero(np.isfinite(centroids).all(axis=1))
-    if _is_crowded(centroids[rows]):
+    tree = cKDTree(centroids[rows])
+    if _is_crowded(tree):
         return ()
-    close = sorted(cKDTree(centroids[rows]).query_pairs(SPLIT_DISTANCE)) if len(rows) else []
-    pairs = [(int(rows[a]), int(rows[b])) for a, b in close]
+    pairs = [(int(rows[a]), int(rows[b])) for a, b in sorted(tree.query_pairs(SPLIT_DISTANCE))]
     return tuple((a, b) for a, b in pairs if _correlation(traces[a], traces[b]) > SPLIT_CORRELATION)
 
 
@@ -290,9 +290,8 @@ def _correlation(a: np.ndarray, b: np.ndarray) -> float:
     return float(np.corrcoef(a, b)[0, 1])
 
 
-def _is_crowded(centroids: np.ndarray) -> bool:
-    tree = cKDTree(centroids) if len(centroids) > _MOST_CLOSE else None
-    return tree is not None and tree.count_neighbors(tree, SPLIT_DISTANCE) > (1 + _MOST_CLOSE) * len(centroids)
+def _is_crowded(tree: cKDTree) -> bool:
+    return bool(tree.count_neighbors(tree, SPLIT_DISTANCE) > (1 + _MOST_CLOSE) * tree.n)
 
 
 def measure_distances(recording: Recording, radius: float, radius_unit: str) -> Distances:
@@ -309,7 +308,7 @@ def measure_distances(recording: Recording, radius: float, radius_unit: str) -> 
         quantiles=tuple(np.quantile(between, QUANTILES).tolist()),
         extent=tuple(np.ptp(centroids, axis=0).tolist()),
         same_position=len(centroids) - len(np.unique(centroids, axis=0)),
-        crowded=_is_crowded(centroids),
+        crowded=_is_crowded(cKDTree(centroids)),
         radius=used,
         alone=None if used is None or len(compared) < len(centroids) else _count_alone(distances, used),
     )
