@@ -2,20 +2,7 @@
 
 import numpy as np
 import pytest
-from neurt.dataset_scripts.recording import Recording
-
-
-def recording(**changes):
-    """Three neurons over four frames."""
-    values = {
-        "traces": np.arange(12, dtype=np.float32).reshape(3, 4),
-        "sampling_rate": 5.0,
-        "recording_id": "r1",
-        "subject_id": "m1",
-        "session_id": "s1",
-        "roi_ids": ("a", "b", "c"),
-    }
-    return Recording(**(values | changes))
+from example_recordings import recording
 
 
 def test_every_neuron_is_accepted_unless_stated():
@@ -32,7 +19,7 @@ def test_some_neurons_keep_all_that_is_theirs():
         columns={"snr": np.array([1.0, 2.0, 3.0]), "id": np.ma.MaskedArray([4, 5, 6], [False, False, True])},
     )
     for part in (whole.only(np.array([True, False, True])), whole.accepted_neurons()):
-        assert part.roi_ids == ("a", "c") and part.accepted.tolist() == [True, True]
+        assert part.roi_ids == ("0", "2") and part.accepted.tolist() == [True, True]
         np.testing.assert_array_equal(part.traces, [[0, 1, 2, 3], [8, 9, 10, 11]])
         np.testing.assert_array_equal(part.centroids, [[0, 1], [4, 5]])
         np.testing.assert_array_equal(part.unit_ids, [7, 9])
