@@ -158,7 +158,13 @@ def test_full_footprints_and_an_image_size_among_the_estimates_will_do(tmp_path)
 
 
 @pytest.mark.parametrize(
-    ("params", "changes"), [({"dims": NONE}, {}), ({"dims": np.array([4, 5, 2])}, {}), ({}, {"A": NONE})]
+    ("params", "changes"),
+    [
+        ({"dims": NONE}, {}),
+        ({"dims": np.array([4, 5, 2])}, {}),
+        ({"dims": np.array([np.inf, 5])}, {}),
+        ({}, {"A": NONE}),
+    ],
 )
 def test_without_footprints_or_image_size_there_are_no_positions_and_a_note_says_so(tmp_path, params, changes):
     save(tmp_path / "m1.hdf5", params, **changes)

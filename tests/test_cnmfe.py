@@ -108,6 +108,16 @@ def test_ids_that_name_no_neuron_give_way_to_the_order(tmp_path, ids):
     assert read(tmp_path)[0].roi_ids == ("0", "1", "2")
 
 
+def test_large_numbers_of_neurons_keep_their_digits(tmp_path):
+    save(tmp_path / "a.mat", ids=1234567 + np.arange(3.0)[None])
+    assert read(tmp_path)[0].roi_ids == ("1234567", "1234568", "1234569")
+
+
+def test_an_image_without_end_has_no_positions(tmp_path):
+    save(tmp_path / "a.mat", options={"d1": np.array([[np.inf]]), "d2": np.array([[5.0]])})
+    assert read(tmp_path)[0].centroids is None
+
+
 @pytest.mark.parametrize("rate", [None, np.array([[np.nan]]), np.zeros((1, 1)), "fast"])
 def test_a_rate_that_nobody_told_cnmfe_is_asked_for(tmp_path, rate):
     save(tmp_path / "a.mat", Fs=rate)

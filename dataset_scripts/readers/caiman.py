@@ -169,8 +169,8 @@ def _footprints(file: h5py.File, source: str) -> np.ndarray | scipy.sparse.csc_a
 def _image_size(file: h5py.File) -> tuple[int, int] | None:
     """Return height and width; None where they are not stored, or there are three dimensions."""
     for item in (numbers_at(file, "params/data/dims"), numbers_at(file, "estimates/dims")):
-        if item is not None and item.shape == (2,):
-            return tuple(int(n) for n in read_whole(item))
+        if item is not None and item.shape == (2,) and np.isfinite(size := read_whole(item)).all():
+            return tuple(int(n) for n in size)
     return None
 
 

@@ -149,7 +149,7 @@ def _centroids(
 ) -> np.ndarray | None:
     """Return positions in pixels of the N neurons whose traces have the shape (N, T); None without footprints."""
     footprints, height, width = _numbers(neuron.get("A")), _number(options.get("d1")), _number(options.get("d2"))
-    if footprints is None or not (height > 0 and width > 0):
+    if footprints is None or not (0 < height < np.inf and 0 < width < np.inf):
         return None
     return centroids_of_traces(footprints, (int(height), int(width)), shape, "A", file)
 
@@ -157,7 +157,7 @@ def _centroids(
 def _roi_ids(ids: Any, rois: int) -> tuple[str, ...]:
     """Return CNMF-E's own numbers, which outlive the removal of neurons; their order where there are none."""
     ids = () if _numbers(ids) is None or scipy.sparse.issparse(ids) else ids.ravel()
-    names = tuple(f"{number:g}" for number in ids)
+    names = tuple(f"{number:.15g}" for number in ids)
     return names if len(names) == rois and not repeated(names) else tuple(str(roi) for roi in range(rois))
 
 

@@ -110,8 +110,9 @@ def read_inscopix(
             notes={
                 "undecided cells count as not accepted": "undecided" in statuses,
                 "jumps in Time(s) begin a new segment": len(starts) > 1,
-                "there is no table of properties with centroids beside it, and so there are no positions": pixels
-                is None,
+                "there is no table of properties with centroids beside it, and so there are no positions": (
+                    pixels is None
+                ),
             },
         ),
         **identity(source, facts),

@@ -1,7 +1,7 @@
 """Read MATLAB files of any version: 4 through SciPy, 5 to 7.2 here, 7.3, which is HDF5, through h5py."""
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -12,10 +12,8 @@ import scipy.sparse
 
 from ..hdf5_file import open_hdf5, read_blocks, read_whole, readable
 from .matlab5 import byte_order, list_variables, load_variable
-from .matlab_values import Lazy, Opaque, Stack, Variable, guarded
+from .matlab_values import Cells, Lazy, Opaque, Stack, Variable, guarded
 from .sparse import checked_columns
-
-_DEEPEST = 8
 
 
 def variables_in_matlab(path: Path) -> dict[str, Variable]:
@@ -78,17 +76,16 @@ def _class(item: h5py.Group | h5py.Dataset) -> str:
     return name.decode() if isinstance(name, bytes) else str(name)
 
 
-def _value(item: h5py.Group | h5py.Dataset, depth: int = 0) -> Any:
-    if depth > _DEEPEST:
-        raise ValueError(f"cells lie in cells more than {_DEEPEST} deep")
+def _value(item: h5py.Group | h5py.Dataset) -> Any:
     if "MATLAB_object_decode" in item.attrs:
         return Opaque(_class(item))
     if isinstance(item, h5py.Group):
-        return _sparse(item) if "MATLAB_sparse" in item.attrs else _structure(item, depth)
+        return _sparse(item) if "MATLAB_sparse" in item.attrs else _structure(item)
     if "MATLAB_empty" in item.attrs:
         return _empty(item)
     if item.dtype == h5py.ref_dtype:
-        return [_value(item.file[ref], depth + 1) for ref in read_whole(item).ravel()]
+        references = read_whole(item).ravel()
+        return Cells(item.file.filename, len(references), lambda i: _value(item.file[references[i]]))
     if _class(item) == "char":
         return "".join(map(chr, read_whole(item).T.ravel()))
     if item.dtype.kind not in "biuf":
@@ -105,17 +102,18 @@ def _empty(item: h5py.Dataset) -> Any:
     return "" if _class(item) == "char" else np.zeros([0, 0])
 
 
-def _structure(group: h5py.Group, depth: int) -> Mapping[str, Any] | list[Mapping[str, Any]]:
+def _structure(group: h5py.Group) -> Mapping[str, Any] | Sequence[Mapping[str, Any]]:
     """Read a structure, or an array of them: its fields are then references without a class of their own."""
     path = group.file.filename
     fields = _members(group)
     if not fields or not all(isinstance(field, h5py.Dataset) and _is_column(field) for field in fields.values()):
-        return Lazy(path, fields, lambda name: _value(fields[name], depth + 1))
+        return Lazy(path, fields, lambda name: _value(fields[name]))
     columns = {name: read_whole(field).ravel() for name, field in fields.items()}
-    return [
-        Lazy(path, columns, lambda name, i=i: _value(group.file[columns[name][i]], depth + 1))
-        for i in range(min(map(len, columns.values())))
-    ]
+
+    def structure(i: int) -> Mapping[str, Any]:
+        return Lazy(path, columns, lambda name: _value(group.file[columns[name][i]]))
+
+    return Cells(path, min(map(len, columns.values())), structure)
 
 
 def _is_column(field: h5py.Dataset) -> bool:

@@ -1,11 +1,11 @@
 """What the variables of MATLAB files become, whatever the version of the file.
 
 Numbers keep MATLAB's dimensions; those of three dimensions are a `Stack`. Sparse matrices are SciPy's, by columns.
-Text is str. A structure is a `Lazy` mapping by field; cells and arrays of structures are lists. An object of a class,
-and what is complex, is an `Opaque`.
+Text is str. A structure is a `Lazy` mapping by field; cells and arrays of structures are sequences. An object of a
+class, and what is complex, is an `Opaque`.
 """
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -51,6 +51,21 @@ class Lazy(Mapping):
 
     def __len__(self) -> int:
         return len(self._names)
+
+
+class Cells(Sequence):
+    """A list that reads an entry when it is asked for it, as a small file may repeat a large one without end."""
+
+    def __init__(self, path: str | Path, length: int, read: Callable[[int], Any]):
+        self._path, self._length, self._read = path, length, read
+
+    def __getitem__(self, index: int) -> Any:
+        if not 0 <= index < self._length:
+            raise IndexError(index)
+        return guarded(self._path, lambda: self._read(index))
+
+    def __len__(self) -> int:
+        return self._length
 
 
 def guarded(path: str | Path, read: Callable[[], Any]) -> Any:

@@ -7,7 +7,7 @@ by default dF/F0 of that.
 import dataclasses
 import re
 import warnings
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,7 +79,7 @@ def find_suite2p(root: Path) -> Found:
         if path.parent in folders:
             return "the .npy files beside it are read"
         names = variables_in_matlab(path).keys() & _NAMES
-        return None if len(names) > 1 else "it holds none of suite2p's F, Fneu, iscell, stat"
+        return None if len(names) > 1 else "it does not hold suite2p's F, Fneu, iscell and stat"
 
     found = find_files(root, why_not, ".mat")
     sources += [
@@ -290,7 +290,7 @@ def _read_matlab(path: Path) -> _Plane:
 
 def _structures(value: Any, path: Path, name: str, fields: tuple[str, ...]) -> list[dict[str, Any]]:
     """Read some fields of a structure or of several, which MATLAB does not tell apart."""
-    structs = value if isinstance(value, list) and value else [value]
+    structs = value if isinstance(value, Sequence) and value else [value]
     for struct in structs:
         if not isinstance(struct, Mapping):
             raise ValueError(
