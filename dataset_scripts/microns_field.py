@@ -105,7 +105,7 @@ def field_jobs(scan: ScanFile, staging: Path, masks: str, units: ScanUnits | Non
             f"{scan.file}: expected RoiResponseSeries1, 2 ... in {_FLUORESCENCE}, one for each field, got {names}; "
             "`neurt import` reads NWB files in general"
         )
-    marks = tuple(fingerprint(scan))
+    marks = fingerprint(scan)
     return [
         FieldJob(scan, field, path, masks, None if units is None else units.of(session, number, field), marks)
         for field, path in sorted(fields.items())

@@ -110,15 +110,15 @@ def open_scan(file: ScanFile, cache: str | os.PathLike | None = None) -> h5py.Fi
     return open_hdf5(file.file, _remote(file, cache)) if file.is_remote else open_hdf5(file.location)
 
 
-def fingerprint(file: ScanFile) -> list[int]:
+def fingerprint(file: ScanFile) -> tuple[int, ...]:
     """Return what changes when a file on disk is replaced: its size in bytes and its time of change in ns.
 
     Nothing is asked of a URL: what a dandiset serves is addressed by its content.
     """
     if file.is_remote:
-        return []
+        return ()
     status = os.stat(file.location)
-    return [status.st_size, status.st_mtime_ns]
+    return status.st_size, status.st_mtime_ns
 
 
 class WholePieces:

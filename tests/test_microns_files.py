@@ -148,7 +148,7 @@ def test_a_file_that_was_replaced_has_another_fingerprint(folder):
     assert fingerprint(file) == before
     write_scan(folder / "sub-17797" / NAME.format(4, 7), "4-scan-7")
     assert fingerprint(file) != before
-    assert fingerprint(ScanFile("4-7", "a.nwb", "https://example.org/a.nwb")) == []
+    assert fingerprint(ScanFile("4-7", "a.nwb", "https://example.org/a.nwb")) == ()
 
 
 class FakeDandi:
