@@ -5,6 +5,9 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+from damaged_files import damage, damages, reads_or_refuses
+from hypothesis import given
+from hypothesis import strategies as st
 from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers import READERS, detect
 
@@ -304,3 +307,16 @@ def test_times_in_milliseconds_give_the_rate_of_their_mean_and_irregular_ones_no
     (tmp_path / "b.csv").write_text("\n".join(["time_s,a,b", *lines]))
     with pytest.raises(ValueError, match="expected time_s to give a sampling rate, got .*irregular"):
         read(tmp_path / "b.csv", trace_kind="dff")
+
+
+@damages
+@given(name=st.sampled_from(("a.npz", "a.csv", "where.csv")), change=damage())
+def test_a_damaged_archive_or_table_is_read_or_refused(tmp_path_factory, name, change):
+    root = tmp_path_factory.mktemp("damaged")
+    arrays = {"centroids": np.ones((3, 2)), "coordinate_unit": "um", "field": 2, "roi_ids": np.array(["a", "b", "c"])}
+    save_npz(root / "a.npz", **arrays)
+    save_csv(root / "a.csv")
+    (root / "where.csv").write_text("roi_id,x_um,y_um\na,1,2\nb,3,4\n")
+    (root / name).write_bytes(change((root / name).read_bytes()))
+    reads_or_refuses(lambda: read(root / "a.npz"))
+    reads_or_refuses(lambda: read(root / "a.csv", Facts(positions="where.csv"), trace_kind="dff"))
