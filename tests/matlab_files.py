@@ -4,12 +4,20 @@ import h5py
 import numpy as np
 import scipy.io
 import scipy.sparse
+from neurt.dataset_scripts.metadata import Facts
+from neurt.dataset_scripts.readers.suite2p import find_suite2p, read_plane
 
 VERSIONS = ("7", "7.3")
 
 
 class StructArray(list):
     """Structures with the same fields; a plain list is a cell array."""
+
+
+def read_suite2p(path, facts=None, **options):
+    """Yield the recordings of suite2p's folders and MATLAB files at or below a path."""
+    for source in find_suite2p(path.absolute()).sources:
+        yield from read_plane(source, facts or Facts(), **options)
 
 
 def write_matlab(path, variables, version="7"):

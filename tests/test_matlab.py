@@ -10,14 +10,14 @@ import scipy.io.matlab
 import scipy.sparse
 from damaged_files import bounded, damage, damages, reads_or_refuses
 from hypothesis import given
-from matlab_files import VERSIONS, StructArray, write_matlab, write_object
+from matlab_files import VERSIONS, StructArray, read_suite2p, write_matlab, write_object
 from neurt.dataset_scripts.hdf5_file import open_hdf5, read_blocks, read_lines, read_whole
 from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers.footprints import column_centroids, image_centroids
 from neurt.dataset_scripts.readers.matlab import open_matlab, variables_in_matlab
 from neurt.dataset_scripts.readers.matlab_values import Opaque, Stack
 from neurt.dataset_scripts.readers.sparse import checked_columns
-from neurt.dataset_scripts.readers.suite2p import find_suite2p, read_suite2p
+from neurt.dataset_scripts.readers.suite2p import find_suite2p
 
 SCIPY_FILES = Path(scipy.io.matlab.__file__).parent / "tests" / "data"
 RATE = Facts(sampling_rate=10.0)

@@ -7,8 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 import scipy.io
+from matlab_files import read_suite2p
 from neurt.dataset_scripts.metadata import Facts
-from neurt.dataset_scripts.readers.suite2p import find_suite2p, read_suite2p
+from neurt.dataset_scripts.readers import detect
+from neurt.dataset_scripts.readers.suite2p import find_suite2p
 
 REAL = Path(os.environ.get("NEURT_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
 RATE = Facts(sampling_rate=10.0)
@@ -274,8 +276,8 @@ def test_options_out_of_range_are_refused(tmp_path, options, message):
 
 
 def test_a_folder_without_suite2p_output_is_one_plain_line(tmp_path):
-    with pytest.raises(ValueError, match="expected suite2p output"):
-        list(read_suite2p(tmp_path, RATE))
+    with pytest.raises(ValueError, match="expected recordings as suite2p, found none"):
+        detect(tmp_path, "suite2p")
 
 
 def test_nothing_in_a_pickle_runs(tmp_path):

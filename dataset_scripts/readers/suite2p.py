@@ -41,27 +41,6 @@ _PREPARATION = {
 }
 
 
-def read_suite2p(path: str | Path, facts: Facts | None = None, **options: Any) -> Iterator[Recording]:
-    """Read every plane at or below a path.
-
-    Args:
-        path: A plane folder, a suite2p folder, a folder above one, a MATLAB file, or a folder of MATLAB files.
-        facts: What is stated about all of them, for example `Facts(sampling_rate=7.5, um_per_pixel=1.2)`.
-        **options: `trace_kind`, `neuropil_coefficient` and `all_rois`, see `read_plane`.
-
-    Yields:
-        One recording per plane.
-
-    Raises:
-        ValueError: If there is no suite2p output, or as `read_plane` does.
-    """
-    sources = find_suite2p(Path(path).absolute()).sources
-    if not sources:
-        raise ValueError(f"{path}: expected suite2p output (plane folders with F.npy, or .mat files), found none")
-    for source in sources:
-        yield from read_plane(source, facts or Facts(), **options)
-
-
 def find_suite2p(root: Path) -> Found:
     """Find plane folders and MATLAB files at or below a path; each plane once, though it may be there twice."""
     if root.is_file() and root.name == "F.npy":
