@@ -57,7 +57,7 @@ def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
         ValueError: If the archive is damaged, holds Python objects, or its arrays do not fit together.
     """
     archive, ignored = _load_npz(source.path, source.file)
-    traces = _numbers(archive["traces"], f"{source.file}: traces")
+    traces = as_float32(_numbers(archive["traces"], f"{source.file}: traces"))
     ids = {name: _vector(archive, name, kinds, source.file) for name, kinds in _VECTORS.items()}
     _require_neurons_first(traces, {**ids, "centroids": archive.get("centroids")}, source.file)
     rate = facts.sampling_rate or _single(archive, "sampling_rate", "iuf", "number", source.file)
@@ -138,7 +138,7 @@ def _load_npz(path: Path, file: str) -> tuple[dict[str, np.ndarray], list[str]]:
 def _numbers(array: np.ndarray, what: str) -> np.ndarray:
     if array.ndim != 2 or array.dtype.kind not in "biuf":
         raise ValueError(f"{what}: expected numbers of two dimensions, got {array.dtype} of {array.shape}")
-    return as_float32(array)
+    return array
 
 
 def _vector(archive: Mapping[str, np.ndarray], name: str, kinds: str, file: str) -> np.ndarray | None:
