@@ -11,6 +11,7 @@ import typer.core
 from huggingface_hub.errors import StrictDataclassError
 
 from .commands import data, training
+from .dataset_scripts.wording import printable
 
 
 class _Commands(typer.core.TyperGroup):
@@ -59,7 +60,7 @@ def main() -> None:
     except (ValueError, OSError, ArithmeticError, StrictDataclassError) as error:
         if os.environ.get("NEURT_DEBUG"):
             raise
-        print(f"neurt: {' '.join(str(error).split())}", file=sys.stderr)
+        print(f"neurt: {printable(' '.join(str(error).split()))}", file=sys.stderr)
         sys.exit(2)
 
 

@@ -19,7 +19,7 @@ from tqdm import tqdm
 
 from .build_manifest import read_manifest
 from .field_runners import run_in_processes, run_on_cluster
-from .microns_field import MASKS, FieldJob, Staged, build_field, field_jobs, staged
+from .microns_field import MASKS, SUBJECT, FieldJob, Staged, build_field, field_jobs, staged
 from .microns_files import DANDI, DANDISET, SELECTED, ScanFile, find_scans
 from .parquet_build import BuildSummary, finish_build
 from .recording import SIMULATED
@@ -175,7 +175,6 @@ def _finish(jobs: Sequence[FieldJob], staging: Path, target: Path, parameters: M
     fields = [_require_staged(job, staging) for job in jobs]
     entries = [field.entry for field in fields if field.entry]
     dropped = [*_not_somata(entries, parameters["masks"]), *itertools.chain.from_iterable(f.dropped for f in fields)]
-    simulated = all(entry["modality"] == SIMULATED for entry in entries)
     return finish_build(
         staging,
         target,
@@ -183,7 +182,7 @@ def _finish(jobs: Sequence[FieldJob], staging: Path, target: Path, parameters: M
         builder=BUILDER,
         parameters=parameters,
         dropped=dropped,
-        origin=None if simulated else _origin(parameters.get("dandiset")),
+        origin=_origin(entries, parameters.get("dandiset")),
     )
 
 
@@ -208,18 +207,9 @@ def _not_somata(entries: Sequence[Mapping[str, Any]], masks: str) -> Iterator[di
             yield {"recording_id": scan, "why": f"{rois - somata} of {rois} ROIs are no somata by their mask_type"}
 
 
-def _origin(dandiset: str | None) -> dict[str, Any]:
-    """Say in the card where the traces come from, and what was changed."""
-    version = dandiset.partition("@")[2] if dandiset else None
-    where = f"https://doi.org/10.48324/dandi.{DANDISET}/{version}" if version else "in the version that was downloaded"
-    return {
-        "title": "MICrONS functional traces",
-        "licence": "cc-by-4.0",
-        "licence_name": "CC BY 4.0",
-        "citation": [
-            "MICrONS Consortium, Nature 640:435-447 (2025), https://doi.org/10.1038/s41586-025-08790-w",
-            f"DANDI Archive, dandiset {DANDISET}, {where}",
-        ],
+def _origin(entries: Sequence[Mapping[str, Any]], dandiset: str | None) -> dict[str, Any]:
+    """Say in the card what was changed and, if they are those of MICrONS, where the traces come from."""
+    origin = {
         "changes": [
             "Raw fluorescence of each ROI, one row per ROI; movies, stimuli and behaviour are not included.",
             "x_um and y_um are centres of masks weighted by their values, pixel index from 0 times grid spacing; the "
@@ -234,6 +224,23 @@ def _origin(dandiset: str | None) -> dict[str, Any]:
             "field_y_um": "origin of the field in µm, as in its file",
             "field_z_um": "depth of the field in µm, as in its file",
         },
+    }
+    if all(entry["subject_id"] == SUBJECT and entry["modality"] != SIMULATED for entry in entries):
+        origin |= _release(dandiset)
+    return origin
+
+
+def _release(dandiset: str | None) -> dict[str, Any]:
+    version = dandiset.partition("@")[2] if dandiset else None
+    where = f"https://doi.org/10.48324/dandi.{DANDISET}/{version}" if version else "in the version that was downloaded"
+    return {
+        "title": "MICrONS functional traces",
+        "licence": "cc-by-4.0",
+        "licence_name": "CC BY 4.0",
+        "citation": [
+            "MICrONS Consortium, Nature 640:435-447 (2025), https://doi.org/10.1038/s41586-025-08790-w",
+            f"DANDI Archive, dandiset {DANDISET}, {where}",
+        ],
     }
 
 

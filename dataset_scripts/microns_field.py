@@ -33,7 +33,7 @@ from .wording import some
 
 MASKS = ("soma", "all")
 _FLUORESCENCE = "/processing/ophys/Fluorescence"
-_SUBJECT = "17797"
+SUBJECT = "17797"
 
 
 @dataclasses.dataclass(frozen=True)
@@ -218,7 +218,7 @@ def _recording(
         traces=traces,
         sampling_rate=clock.sampling_rate,
         recording_id=job.recording_id,
-        subject_id=read_text(file, "general/subject/subject_id") or _SUBJECT,
+        subject_id=read_text(file, "general/subject/subject_id") or SUBJECT,
         session_id=job.scan.scan,
         roi_ids=tuple(map(str, ids)),
         centroids=centroids,

@@ -94,7 +94,7 @@ class BuildWindows:
     def estimates(self) -> np.ndarray:
         """The number of windows of each file as far as the manifest tells, int64.
 
-        Neurons that are dropped later are counted, borders of segments are not.
+        Neurons that are dropped later are counted, and segments taken to be of one length.
         """
         return np.array([self._estimate(entry) for entry in self.files], dtype=np.int64)
 
@@ -103,8 +103,9 @@ class BuildWindows:
             return 0
         alone = self.options["missing_neighbours"] == "mask"
         neurons = entry["neurons"] if alone else min(entry["neurons"], entry["neurons_with_positions"])
-        beyond_first = max(entry["frames"] - self.processor.window_length, 0)
-        return min(neurons * (1 + -(-beyond_first // self.processor.window_stride)), MOST_WINDOWS)
+        segments = max(entry["segments"], 1)
+        beyond_first = max(entry["frames"] // segments - self.processor.window_length, 0)
+        return min(neurons * segments * (1 + -(-beyond_first // self.processor.window_stride)), MOST_WINDOWS)
 
     def why_none(self, entry: Mapping[str, Any]) -> str:
         """Why a recording cannot give windows, as far as the manifest tells; empty if it may."""
