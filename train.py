@@ -377,7 +377,13 @@ def _datasets(
 ) -> dict[str, WindowDataset]:
     """Windows of each part of the split that has recordings."""
     parts = {part: split.recordings(recordings, part) for part in ("train", "validation", "test")}
-    return {part: WindowDataset(members, processor, **options) for part, members in parts.items() if members}
+    datasets = {}
+    for part, members in parts.items():
+        try:
+            datasets |= {part: WindowDataset(members, processor, **options)} if members else {}
+        except ValueError as error:
+            raise ValueError(f"{part} recordings: {error}") from error
+    return datasets
 
 
 def _class_names(recordings: Sequence[Recording], label: str) -> list[str]:

@@ -141,12 +141,17 @@ def _open(
 def _class_ids(
     manifest: Mapping[str, Any], label: str | None, label2id: Mapping[str, int] | None
 ) -> Mapping[str, int] | None:
-    """The class ids that are given, else those that the build gives the label."""
+    """The class ids that are given, else those of the build's classes, else of the label's values in their order."""
     if label is None or label2id is not None:
         return label2id
-    if label not in manifest["class_labels"]:
-        raise ValueError(f"expected a build that names the classes of {label!r}, got one that does not; give label2id")
-    return {name: i for i, name in enumerate(manifest["class_labels"][label])}
+    labels = {name for entry in manifest["files"] for name in entry["labels"]}
+    if label not in labels:
+        raise ValueError(
+            f"expected a label of the build ({', '.join(sorted(labels)) or 'it has none'}), got {label!r}"
+        )
+    values = {entry["labels"].get(label) for entry in manifest["files"]} - {None}
+    names = manifest["class_labels"].get(label, sorted(values))
+    return {name: i for i, name in enumerate(names)}
 
 
 def _fetch(build: str, path: str, storage_options: Mapping[str, Any]) -> bytes:

@@ -450,6 +450,15 @@ def test_recordings_without_positions_are_skipped_and_named_or_trained_on(tmp_pa
     assert found["skipped"] == {} and found["log"][0]["loss"] > 0
 
 
+def test_a_side_of_the_split_without_windows_is_named(tmp_path, rebuild, tiny_pretrain):
+    def strip(recording):
+        return replace(recording, centroids=None) if recording.subject_id in HELD_OUT else recording
+
+    bare = rebuild(tmp_path / "build", strip)
+    with pytest.raises(ValueError, match="test recordings: expected recordings that give windows, got none"):
+        tiny_pretrain(tmp_path / "model", build=bare)
+
+
 def test_the_builds_own_test_split_is_held_out(tmp_path, build, tiny_model):
     recordings = list(read_build(build))
     held_out = sorted({recording.subject_id for recording in recordings})[-1]

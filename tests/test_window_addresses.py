@@ -91,7 +91,7 @@ def change_manifest(folder, **changes):
     [
         ({"split": "test"}, "expected a split among train, got 'test'"),
         ({"subjects": ["nobody"]}, "expected recordings that give windows, got none .no recordings at all"),
-        ({"label": "group"}, "expected a build that names the classes of 'group', got one that does not"),
+        ({"label": "genotype"}, "expected a label of the build .group., got 'genotype'"),
         ({"process_index": 2, "num_processes": 2}, "expected process_index from 0 to below num_processes 2, got 2"),
         ({"num_processes": 6}, "expected a recording for each of 6 processes, got 5 recordings; use fewer"),
         ({"mixed_recordings": 0}, "expected mixed_recordings of at least 1, got 0"),

@@ -78,6 +78,12 @@ def test_classes_are_numbered_as_the_build_says(tmp_path):
     assert {(window["recording_id"], window["labels"]) for window in windows} == {("r0", 1), ("r1", 0)}
 
 
+def test_values_of_a_label_without_classes_are_numbered_in_their_order(tmp_path):
+    build = write(tmp_path / "build", [recording(1), recording(0)])
+    windows = list(stream_windows(build, PROCESSOR, label="group"))
+    assert {(window["recording_id"], window["labels"]) for window in windows} == {("r0", 0), ("r1", 1)}
+
+
 def test_recordings_without_windows_are_left_out_with_a_warning(tmp_path, caplog):
     constant = recording(2)
     constant.traces[:] = 1
