@@ -14,6 +14,7 @@ from fractions import Fraction
 from typing import Any
 
 import numpy as np
+from scipy.ndimage import percentile_filter
 from scipy.signal import resample_poly
 
 from ..processing_neurt import MIN_FRAMES
@@ -28,7 +29,6 @@ MAX_UPSAMPLING = 2
 DEFAULT_PERCENTILE = 10.0
 # A tenth of the median is also the least that the suite2p reader divides by.
 _LEAST_BASELINE = 0.1
-_ANCHORS_A_WINDOW = 10
 _MAX_FACTOR = 10_000
 _BLOCK_VALUES = 4 * 2**20
 
@@ -97,8 +97,9 @@ def prepare(recording: Recording, preparation: Preparation) -> tuple[Recording, 
     """
     recording, done, left_out = _without_bad_values(recording, preparation)
     if preparation.dff_window is not None:
-        recording, dff = _to_dff(recording, preparation.dff_window, preparation.percentile)
+        recording, dff, without_baseline = _to_dff(recording, preparation.dff_window, preparation.percentile)
         done |= dff
+        left_out = [*left_out, *without_baseline]
     if preparation.resample_to not in (None, recording.sampling_rate):
         recording, resampling = _resample(recording, preparation.resample_to)
         done |= resampling
@@ -111,6 +112,18 @@ def name_with_file(recording: Recording) -> str:
     """Return what messages call a recording: its id, and its file where that is known."""
     file = recording.source.get("file")
     return f"recording {recording.recording_id!r}" + (f" ({file})" if file else "")
+
+
+def _leave_out(recording: Recording, hit: np.ndarray, what: str) -> tuple[Recording, list[dict[str, Any]]]:
+    """Return the recording without the neurons in `hit`, bool (N,), and who they are; NothingUsable if that is all."""
+    if not hit.any():
+        return recording, []
+    names = list(itertools.compress(recording.roi_ids, hit))
+    why = f"{len(names)} of {count(len(hit), 'neuron')} {what}"
+    if hit.all():
+        raise NothingUsable(why)
+    left_out = {"recording_id": recording.recording_id, "roi_ids": names, "why": f"{why}: roi {some(names)}"}
+    return recording.only(~hit), [left_out]
 
 
 def _segments(recording: Recording) -> Iterator[tuple[int, int]]:
@@ -127,7 +140,9 @@ def _without_bad_values(
     if not bad.any():
         return recording, {}, []
     if preparation.nan == "drop":
-        return _without_bad_neurons(recording, bad)
+        what = f"hold NaN or infinite values{_whole_frames(bad)}"
+        recording, left_out = _leave_out(recording, bad.any(axis=1), what)
+        return recording, {"neurons_with_nan_dropped": len(left_out[0]["roi_ids"])}, left_out
     gaps = _gaps(recording, bad)
     if preparation.nan == "refuse":
         raise ValueError(_refusal(recording, bad, gaps))
@@ -138,18 +153,6 @@ def _without_bad_values(
         "longest_gap_s": _longest(recording, gaps),
     }
     return dataclasses.replace(recording, traces=_interpolated(recording.traces, bad)), done, []
-
-
-def _without_bad_neurons(
-    recording: Recording, bad: np.ndarray
-) -> tuple[Recording, dict[str, Any], list[dict[str, Any]]]:
-    hit = bad.any(axis=1)
-    names = list(itertools.compress(recording.roi_ids, hit))
-    why = f"{len(names)} of {count(len(bad), 'neuron')} hold NaN or infinite values{_whole_frames(bad)}"
-    if hit.all():
-        raise NothingUsable(why)
-    left_out = {"recording_id": recording.recording_id, "roi_ids": names, "why": f"{why}: roi {some(names)}"}
-    return recording.only(~hit), {"neurons_with_nan_dropped": len(names)}, [left_out]
 
 
 def _gaps(recording: Recording, bad: np.ndarray) -> np.ndarray:
@@ -216,7 +219,10 @@ def _interpolated(traces: np.ndarray, bad: np.ndarray) -> np.ndarray:
 # dF/F
 
 
-def _to_dff(recording: Recording, seconds: float, percentile: float) -> tuple[Recording, dict[str, Any]]:
+def _to_dff(
+    recording: Recording, seconds: float, percentile: float
+) -> tuple[Recording, dict[str, Any], list[dict[str, Any]]]:
+    """Make dF/F; neurons whose F0 is not clearly above 0 somewhere are left out, since it would be noise there."""
     if recording.trace_kind != "fluorescence":
         raise ValueError(
             f"{name_with_file(recording)}: expected fluorescence to make dF/F of, got {recording.trace_kind}; leave "
@@ -230,47 +236,34 @@ def _to_dff(recording: Recording, seconds: float, percentile: float) -> tuple[Re
         )
     half = round(window / 2)
     dff, unfit = np.empty(recording.traces.shape, np.float32), np.zeros(recording.num_neurons, dtype=bool)
-    rows = max(1, _BLOCK_VALUES // min(2 * half + 1, recording.num_frames))
-    for block in (slice(i, i + rows) for i in range(0, recording.num_neurons, rows)):
-        F = recording.traces[block]
-        F0 = np.concatenate([running_percentile(F[:, a:b], half, percentile) for a, b in _segments(recording)], axis=1)
-        unfit[block] = F0.min(axis=1) <= np.maximum(_LEAST_BASELINE * np.median(F, axis=1), 0)
+    for neuron, F in enumerate(recording.traces):
+        F0 = np.concatenate([running_percentile(F[a:b], half, percentile) for a, b in _segments(recording)])
+        unfit[neuron] = F0.min() <= max(_LEAST_BASELINE * np.median(F), 0)
         with np.errstate(divide="ignore", invalid="ignore"):
-            dff[block] = (F - F0) / F0
-    if unfit.any():
-        raise ValueError(_unfit(recording, unfit))
+            dff[neuron] = (F - F0) / F0
+    recording, left_out = _leave_out(recording, unfit, "have an F0 at or below 0 or a tenth of their median")
     done = {"dff": f"(F - F0) / F0, F0 the running percentile {percentile:g} over {seconds:g} s"}
-    return dataclasses.replace(recording, traces=dff, trace_kind="dff"), done
+    if left_out:
+        done["neurons_without_baseline_dropped"] = len(left_out[0]["roi_ids"])
+    return dataclasses.replace(recording, traces=dff[~unfit], trace_kind="dff"), done, left_out
 
 
-def _unfit(recording: Recording, unfit: np.ndarray) -> str:
-    return (
-        f"{name_with_file(recording)}: expected fluorescence clearly above 0 to divide by, got a baseline at or below "
-        f"0 or a tenth of the median in {unfit.sum()} of {count(len(unfit), 'neuron')}: roi "
-        f"{some(list(itertools.compress(recording.roi_ids, unfit)))}; leave --dff-window out, or subtract less "
-        "background or neuropil"
-    )
+def running_percentile(trace: np.ndarray, half: int, percentile: float) -> np.ndarray:
+    """Percentile of a window around each frame, exact at every one.
 
-
-def running_percentile(traces: np.ndarray, half: int, percentile: float) -> np.ndarray:
-    """Percentile over a window that moves along, centred, and shrinks at both ends.
-
-    It is exact, as `numpy.percentile` has it, at every (half / 5)th frame and at the first and last one, and runs on
-    straight lines between these, so that its cost does not grow with the window.
+    The 2 `half` + 1 values of a window are sorted and the one of rank floor(percentile / 100 (2 `half` + 1)), counted
+    from 0, is taken, the last one at most, with nothing between two ranks. Beyond both ends stands the trace
+    reflected, the frame at the end twice (c b a | a b c), for at most as many frames as it has.
 
     Args:
-        traces: (N, T), finite.
-        half: Frames of the window on each side of its centre.
+        trace: (T,), finite.
+        half: Frames of the window on each side of its centre; all of them if the trace has fewer.
         percentile: From 0 to 100.
 
     Returns:
-        float32 (N, T).
+        (T,), of the type of the trace.
     """
-    frames = np.arange(traces.shape[1])
-    anchors = np.union1d(frames[:: max(1, 2 * half // _ANCHORS_A_WINDOW)], frames[-1:])
-    windows = (traces[:, max(0, at - half) : at + half + 1] for at in anchors)
-    exact = np.stack([np.percentile(window, percentile, axis=1) for window in windows], axis=1)
-    return np.stack([np.interp(frames, anchors, row) for row in exact]).astype(np.float32)
+    return percentile_filter(trace, percentile, size=2 * min(half, len(trace)) + 1, mode="reflect")
 
 
 # Frame rate

@@ -147,13 +147,13 @@ def test_where_no_neuron_is_left_the_frames_that_did_it_are_named():
 # dF/F
 
 
-def test_dff_is_relative_to_a_running_percentile_of_a_window_that_shrinks_at_the_edges():
+def test_dff_is_relative_to_a_running_percentile_of_a_window_that_is_reflected_at_the_edges():
     # 2 s at 5 Hz are 5 frames on each side; on the ramp 100 + t these are F - 5 ... F + 5.
     given = recording(100 + ramp())
     dff = prepared(given, dff_window=2.0)
-    np.testing.assert_allclose(dff.traces[0, 20], 4 / 116, rtol=1e-5)  # index 1 of 11 values
-    np.testing.assert_allclose(dff.traces[0, 0], -0.5 / 100.5, rtol=1e-5)  # index 0.5 of 100 ... 105
-    np.testing.assert_allclose(dff.traces[0, -1], (139 - 134.5) / 134.5, rtol=1e-5)
+    np.testing.assert_allclose(dff.traces[0, 20], 4 / 116, rtol=1e-5)  # rank 1 of 11 values
+    np.testing.assert_allclose(dff.traces[0, 0], 0, atol=1e-6)  # 100 100 101 101 ... 104 105
+    np.testing.assert_allclose(dff.traces[0, -1], (139 - 135) / 135, rtol=1e-5)  # 134 135 135 ... 139 139
     assert dff.trace_kind == "dff" and dff.traces.dtype == np.float32
     assert dff.source["preparation"] == {"dff": "(F - F0) / F0, F0 the running percentile 10 over 2 s"}
     median = prepared(given, dff_window=2.0, dff_percentile=50.0)
@@ -169,13 +169,16 @@ def test_no_baseline_runs_on_from_one_segment_to_the_next():
     assert prepared(recording(traces), dff_window=4.0, dff_percentile=90.0).traces[0, 19] == pytest.approx(-0.9)
 
 
-def test_a_wide_window_is_exact_at_every_tenth_of_it_and_straight_between():
-    traces = np.random.default_rng(0).gamma(2.0, size=(3, 237)).astype(np.float32)
-    got = running_percentile(traces, 50, 25.0)
-    for frame in (0, 10, 130, 230, 236):
-        window = traces[:, max(0, frame - 50) : frame + 51]
-        np.testing.assert_allclose(got[:, frame], np.percentile(window, 25, axis=1), rtol=1e-6)
-    np.testing.assert_allclose(got[:, 135], (got[:, 130] + got[:, 140]) / 2, rtol=1e-6)
+@pytest.mark.parametrize("percentile", [0.0, 10.0, 25.0, 50.0, 99.9, 100.0])
+@pytest.mark.parametrize(("frames", "half"), [(237, 50), (237, 5), (60, 50), (30, 50), (7, 5), (2, 5), (1, 5)])
+def test_the_running_percentile_is_exact_at_every_frame(frames, half, percentile):
+    trace = np.random.default_rng(0).gamma(2.0, size=frames).astype(np.float32)
+    got = running_percentile(trace, half, percentile)
+    half = min(half, frames)
+    windows = np.lib.stride_tricks.sliding_window_view(np.pad(trace, half, mode="symmetric"), 2 * half + 1)
+    rank = min(int((2 * half + 1) * percentile / 100), 2 * half)
+    np.testing.assert_array_equal(got, np.sort(windows, axis=1)[:, rank])
+    assert got.dtype == np.float32
 
 
 def test_dff_does_not_depend_on_the_gain_nor_on_the_other_neurons():
@@ -185,19 +188,34 @@ def test_dff_does_not_depend_on_the_gain_nor_on_the_other_neurons():
     np.testing.assert_array_equal(prepared(recording(traces[2]), dff_window=8.0).traces[0], first[2])
 
 
-def test_dff_in_blocks_is_dff(monkeypatch):
+def test_resampling_in_blocks_is_resampling(monkeypatch):
     given = recording(50 + np.random.default_rng(0).gamma(2.0, size=(5, 200)))
-    whole = prepared(given, dff_window=8.0, resample_to=2.0).traces
+    whole = prepared(given, resample_to=2.0).traces
     monkeypatch.setattr("neurt.dataset_scripts.preparation._BLOCK_VALUES", 100)
-    np.testing.assert_array_equal(prepared(given, dff_window=8.0, resample_to=2.0).traces, whole)
+    np.testing.assert_array_equal(prepared(given, resample_to=2.0).traces, whole)
 
 
 @pytest.mark.parametrize("baseline", [0.0, -3.0, 9.9])
-def test_a_baseline_that_is_not_clearly_positive_is_refused(baseline):
+def test_neurons_whose_baseline_is_not_clearly_positive_are_left_out_by_name(baseline):
     traces = np.full((3, 60), 100.0)
     traces[1, 20:40] = baseline
-    with pytest.raises(ValueError, match="rec.npz.*at or below 0 or a tenth of the median in 1 of 3 neurons: roi b"):
-        prepare(recording(traces), Preparation(dff_window=2.0))
+    got, left_out = prepare(recording(traces), Preparation(dff_window=2.0))
+    why = "1 of 3 neurons have an F0 at or below 0 or a tenth of their median: roi b"
+    assert left_out == [{"recording_id": "rec", "roi_ids": ["b"], "why": why}]
+    assert got.roi_ids == ("a", "c") and got.source["preparation"]["neurons_without_baseline_dropped"] == 1
+    np.testing.assert_array_equal(got.traces, np.zeros((2, 60)))
+
+
+def test_where_no_neuron_has_a_baseline_the_recording_is_left_out():
+    with pytest.raises(NothingUsable, match="^2 of 2 neurons have an F0 at or below 0 or a tenth of their median$"):
+        prepare(recording(np.zeros((2, 60))), Preparation(dff_window=2.0))
+
+
+def test_neurons_with_nan_and_those_without_a_baseline_are_both_named():
+    traces = np.full((3, 60), 100.0)
+    traces[0, 3], traces[2, 20:40] = NAN, 0
+    got, left_out = prepare(recording(traces), Preparation(nan="drop", dff_window=2.0))
+    assert got.roi_ids == ("b",) and [each["roi_ids"] for each in left_out] == [["a"], ["c"]]
 
 
 @pytest.mark.parametrize(
