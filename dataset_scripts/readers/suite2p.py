@@ -294,7 +294,8 @@ def _array(path: Path) -> np.ndarray | None:
     try:
         # Mapped, so that the rows of rejected ROIs are never read.
         array = np.load(path, mmap_mode="r", allow_pickle=False)
-    except (ValueError, OSError, EOFError) as error:
+    # NumPy fails on a damaged header in many ways, some of them Python's own tokenizer's.
+    except Exception as error:
         raise cannot_read(path, "an array of numbers", error) from error
     return _checked(array, path, path.stem)
 
