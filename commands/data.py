@@ -17,6 +17,27 @@ _in_statement = functools.partial(typer.Option, rich_help_panel="What files do n
 _in_reading = functools.partial(typer.Option, rich_help_panel="Reading")
 _in_preparation = functools.partial(typer.Option, rich_help_panel="Preparation (none by default)")
 
+# The same in import and inspect, so that a line for the one can be pasted behind the other.
+_Metadata = Annotated[Path | None, _in_statement(help="recordings.csv: one row per file; wins over the flags.")]
+_SamplingRate = Annotated[float | None, _in_statement(help="Frames per second (Hz), wins over the files.")]
+_UmPerPixel = Annotated[float | None, _in_statement(help="Edge of a pixel in µm; without it pixels stay.")]
+_Subject = Annotated[str | None, _in_statement(help="The animal, if it is one for all files.")]
+_Positions = Annotated[str | None, _in_statement(help="CSV of positions beside a CSV recording.")]
+_FileFormat = Annotated[str, _in_reading("--format", help=f"auto, {', '.join(READERS)}.")]
+_TraceKind = Annotated[
+    str | None,
+    _in_reading(
+        help="fluorescence, dff, denoised, deconvolved or events: which to take or make where there is a choice, what "
+        "the traces are where the file cannot say.",
+        show_default="dff for suite2p",
+    ),
+]
+_Series = Annotated[str | None, _in_reading(help="Which series of an NWB file, where it holds several.")]
+_NeuropilCoefficient = Annotated[
+    float | None, _in_reading(help="Share of the neuropil to subtract; suite2p only.", show_default="0.7")
+]
+_AllRois = Annotated[bool, _in_reading("--all-rois", help="Keep ROIs that a curator rejected, with accepted = false.")]
+
 
 def simulate(
     output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
@@ -63,32 +84,19 @@ def simulate(
 def import_(
     path: Annotated[Path, typer.Argument(help="A file, or a folder that is searched.")],
     output: Annotated[Path, typer.Option(help="The build (a folder): new, or one to add to.")],
-    metadata: Annotated[
-        Path | None, _in_statement(help="recordings.csv: one row per file; wins over the flags.")
-    ] = None,
+    metadata: _Metadata = None,
     labels: Annotated[
         Path | None, _in_statement(help="Table of labels with a column subject or recording; they become classes.")
     ] = None,
-    sampling_rate: Annotated[float | None, _in_statement(help="Frames per second (Hz), wins over the files.")] = None,
-    um_per_pixel: Annotated[float | None, _in_statement(help="Edge of a pixel in µm; without it pixels stay.")] = None,
-    subject: Annotated[str | None, _in_statement(help="The animal, if it is one for all files.")] = None,
-    positions: Annotated[str | None, _in_statement(help="CSV of positions beside a CSV recording.")] = None,
-    file_format: Annotated[str, _in_reading("--format", help=f"auto, {', '.join(READERS)}.")] = "auto",
-    trace_kind: Annotated[
-        str | None,
-        _in_reading(
-            help="fluorescence, dff, denoised, deconvolved or events: which to take or make where there is a choice, "
-            "what the traces are where the file cannot say.",
-            show_default="dff for suite2p",
-        ),
-    ] = None,
-    series: Annotated[str | None, _in_reading(help="Which series of an NWB file, where it holds several.")] = None,
-    neuropil_coefficient: Annotated[
-        float | None, _in_reading(help="Share of the neuropil to subtract; suite2p only.", show_default="0.7")
-    ] = None,
-    all_rois: Annotated[
-        bool, _in_reading("--all-rois", help="Keep ROIs that a curator rejected, with accepted = false.")
-    ] = False,
+    sampling_rate: _SamplingRate = None,
+    um_per_pixel: _UmPerPixel = None,
+    subject: _Subject = None,
+    positions: _Positions = None,
+    file_format: _FileFormat = "auto",
+    trace_kind: _TraceKind = None,
+    series: _Series = None,
+    neuropil_coefficient: _NeuropilCoefficient = None,
+    all_rois: _AllRois = False,
     nan: Annotated[
         str,
         _in_preparation(
@@ -188,12 +196,16 @@ def inspect(
     json: Annotated[Path | None, typer.Option(help="File for every measure and problem.")] = None,
     radius: Annotated[float, typer.Option(help="Neurons closer than this are near.")] = 0.3,
     radius_unit: Annotated[str, typer.Option(help="um, px, or quantile of distances.")] = "quantile",
-    metadata: Annotated[Path | None, _in_statement(help="recordings.csv, as for neurt import.")] = None,
-    sampling_rate: Annotated[float | None, _in_statement(help="Frames per second (Hz), wins over the files.")] = None,
-    um_per_pixel: Annotated[float | None, _in_statement(help="Edge of a pixel in µm; without it pixels stay.")] = None,
-    file_format: Annotated[str, _in_reading("--format", help=f"auto, {', '.join(READERS)}.")] = "auto",
-    trace_kind: Annotated[str | None, _in_reading(help="Which traces, or what they are, as for neurt import.")] = None,
-    series: Annotated[str | None, _in_reading(help="Which series of an NWB file, where it holds several.")] = None,
+    metadata: _Metadata = None,
+    sampling_rate: _SamplingRate = None,
+    um_per_pixel: _UmPerPixel = None,
+    subject: _Subject = None,
+    positions: _Positions = None,
+    file_format: _FileFormat = "auto",
+    trace_kind: _TraceKind = None,
+    series: _Series = None,
+    neuropil_coefficient: _NeuropilCoefficient = None,
+    all_rois: _AllRois = False,
 ) -> None:
     """Say what is wrong with recordings and what to do about it, then what was measured, and draw one of them.
 
@@ -207,8 +219,12 @@ def inspect(
         metadata=metadata,
         sampling_rate=sampling_rate,
         um_per_pixel=um_per_pixel,
+        subject=subject,
+        positions=positions,
         trace_kind=trace_kind,
         series=series,
+        neuropil_coefficient=neuropil_coefficient,
+        all_rois=all_rois,
         radius=radius,
         radius_unit=radius_unit,
         figure=output,

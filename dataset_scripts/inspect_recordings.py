@@ -39,7 +39,8 @@ class Inspection:
         unreadable: Why, for each file or recording of a build that could not be read, or not to its end.
         problems: What is wrong with the recordings that were read, the worst first.
         notes: What readers noted or left.
-        drawn: The recording_id in the figure; None without a figure.
+        parts: How many files or recordings of a build there are, those that cannot be read among them.
+        drawn: The recording_id in the figure and the figure's path; None without a figure.
     """
 
     format: str
@@ -47,7 +48,8 @@ class Inspection:
     unreadable: Mapping[str, str]
     problems: tuple[Problem, ...]
     notes: tuple[str, ...]
-    drawn: str | None
+    parts: int
+    drawn: tuple[str, str] | None
 
     def __str__(self) -> str:
         simulated = sum(quality.simulated for quality in self.qualities)
@@ -59,9 +61,16 @@ class Inspection:
             *(f"note: {note}" for note in self.notes),
             "",
             *measures_table(self.qualities),
-            *([f"drawn: {self.drawn}"] if self.drawn else []),
+            *([f"drawn: {', '.join(self.drawn)}"] if self.drawn else []),
+            *self._last_words(),
         ]
         return "\n".join(map(printable, lines))
+
+    def _last_words(self) -> list[str]:
+        # The last line, since the problem that says why has left the screen in a long report.
+        part = "recording" if self.format == "build" else "file"
+        lost = f"{len(self.unreadable)} of {count(self.parts, part)} could not be read, see the problems above"
+        return [lost] if self.unreadable else []
 
     def as_json(self) -> dict[str, Any]:
         """Every measure and problem as plain values, None where something could not be measured."""
@@ -81,8 +90,12 @@ def inspect_recordings(
     metadata: str | os.PathLike | None = None,
     sampling_rate: float | None = None,
     um_per_pixel: float | None = None,
+    subject: str | None = None,
+    positions: str | None = None,
     trace_kind: str | None = None,
     series: str | None = None,
+    neuropil_coefficient: float | None = None,
+    all_rois: bool = False,
     radius: float = 0.3,
     radius_unit: str = "quantile",
     figure: str | os.PathLike | None = None,
@@ -98,8 +111,12 @@ def inspect_recordings(
         metadata: A table as `read_metadata` reads it.
         sampling_rate: Frames per second (Hz) of every file without a row that says so.
         um_per_pixel: Edge of a pixel in µm.
+        subject: The animal in every file without a row that says so.
+        positions: CSV file of positions beside a CSV table.
         trace_kind: What the traces are or which to take, as for an import.
         series: Which series to take, as for an import.
+        neuropil_coefficient: Share of the neuropil that is subtracted, as for an import.
+        all_rois: Read rejected ROIs too, as for an import; they are counted and not measured.
         radius: Neurons closer than this are near; see the processor.
         radius_unit: "um", "px" or "quantile".
         figure: Where to write a picture of one recording (PNG).
@@ -111,8 +128,10 @@ def inspect_recordings(
     NeurtProcessor(neighbour_radius=radius, radius_unit=radius_unit)  # refuses a radius that training would refuse
     if recording is not None and figure is None:
         raise ValueError(f"--recording: expected with --output, the picture of {recording!r}, got no --output")
-    flags = given(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel)
-    options = given(trace_kind=trace_kind, series=series)
+    flags = given(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel, subject=subject, positions=positions)
+    options = given(
+        trace_kind=trace_kind, series=series, neuropil_coefficient=neuropil_coefficient, all_rois=all_rois or None
+    )
     if (Path(path) / MANIFEST).is_file():
         stated_format = None if format == "auto" else format
         _refuse_beside_build(given(format=stated_format, metadata=metadata, **flags, **options))
@@ -121,7 +140,8 @@ def inspect_recordings(
         format, found, facts = find_recordings(path, format, Facts(**flags), options, metadata)
         read = functools.partial(READERS[format].read, **options)
         parts = {one.file: functools.partial(read, one, facts[one.file]) for one in found.sources}
-        notes = [f"left {file}: {why}" for file, why in found.passed_over]
+        positions_files = {fact.positions for fact in facts.values()}
+        notes = [f"left {file}: {why}" for file, why in found.passed_over if file not in positions_files]
     measured, unreadable = _measure_all(parts, radius, radius_unit)
     qualities = tuple(quality for _, quality in measured)
     notes = [*tallied((note for quality in qualities for note in quality.notes), len(qualities)), *notes]
@@ -129,13 +149,14 @@ def inspect_recordings(
     if figure is not None:
         read, quality = _chosen(measured, recording)
         save_figure(recording_figure(_read_again(read, quality), quality), figure)
-        drawn = quality.recording_id
+        drawn = quality.recording_id, os.fspath(figure)
     return Inspection(
         format=format,
         qualities=qualities,
         unreadable=unreadable,
         problems=tuple(problems_of(qualities)),
         notes=tuple(notes),
+        parts=len(parts),
         drawn=drawn,
     )
 

@@ -1,5 +1,7 @@
 """`neurt inspect` says first what is wrong and what to do, then what was measured, and draws one recording."""
 
+import functools
+import inspect as introspection
 import json
 import os
 import struct
@@ -8,6 +10,7 @@ from pathlib import Path
 import matplotlib.image
 import numpy as np
 import pytest
+from neurt.commands import data
 from neurt.dataset_scripts.inspect_figure import recording_figure
 from neurt.dataset_scripts.inspect_recordings import inspect_recordings
 from neurt.dataset_scripts.parquet_build import read_manifest, write_build
@@ -89,6 +92,7 @@ def test_files_that_cannot_be_read_are_said_in_one_line_and_the_others_measured(
     assert second.startswith("problem: 3 cannot be read: b.npz: expected a sampling rate in Hz, got -1; pass")
     assert second.endswith("likewise c.npz, d.npz")
     assert third.startswith("problem: e.npz: expected ")
+    assert out.rstrip().split("\n")[-1] == "4 of 5 files could not be read, see the problems above"
 
 
 def test_nothing_that_can_be_read_ends_with_exit_code_2(tmp_path, inspect):
@@ -196,6 +200,25 @@ def test_what_is_stated_counts_as_in_an_import(tmp_path, inspect):
     assert inspect(tmp_path / "in", "--radius", 2)[2].startswith("neurt: expected neighbour_radius between 0 and 1")
 
 
+def test_what_reads_a_file_for_an_import_reads_it_for_a_look():
+    imported, inspected = (introspection.signature(command).parameters for command in (data.import_, data.inspect))
+    shared = set(imported) & set(inspected) - {"path", "output"}
+    assert {"subject", "positions", "neuropil_coefficient", "all_rois"} < shared
+    assert all(imported[name] == inspected[name] for name in shared)
+
+
+def test_positions_of_a_table_stand_in_a_file_beside_it(tmp_path, inspect):
+    values = arrays()
+    columns = "\n".join(",".join(map(str, frame)) for frame in values["traces"].T)
+    (tmp_path / "in").mkdir()
+    (tmp_path / "in" / "a.csv").write_text(",".join(f"n{n}" for n in range(12)) + "\n" + columns + "\n")
+    rows = "\n".join(f"n{n},{x},{y}" for n, (x, y) in enumerate(values["centroids"]))
+    (tmp_path / "in" / "places.csv").write_text("roi_id,x_px,y_px\n" + rows + "\n")
+    stated = ("--trace-kind", "dff", "--sampling-rate", 5, "--subject", "m")
+    code, out, err = inspect(tmp_path / "in", "--positions", "places.csv", *stated)
+    assert code == 0 and out.split("\n")[1:3] == ["no problem found", ""], err
+
+
 def test_the_table_of_metadata_is_no_file_that_was_left(tmp_path):
     (tmp_path / "in").mkdir()
     (tmp_path / "in" / "a.csv").write_text("x,y\n" + "1,2\n" * 40)
@@ -221,12 +244,13 @@ def test_a_build_is_read_recording_by_recording_and_a_damaged_one_is_a_problem(t
     path.write_bytes(path.read_bytes()[:200])
     code, out, _ = inspect(build, "--json", tmp_path / "measures.json")
     assert code == 0 and out.startswith("inspected 2 recordings (build)\nproblem: b: ")
+    assert out.rstrip().endswith("\n1 of 3 recordings could not be read, see the problems above")
     measures = json.loads((tmp_path / "measures.json").read_text())
     assert [one["recording_id"] for one in measures["recordings"]] == ["a", "c"] and list(measures["unreadable"]) == [
         "b"
     ]
-    for flag, value in (("--um-per-pixel", 1), ("--format", "npz")):
-        code, _, err = inspect(build, flag, value)
+    for flag, *value in (("--um-per-pixel", 1), ("--format", "npz"), ("--subject", "m"), ("--all-rois",)):
+        code, _, err = inspect(build, flag, *value)
         assert code == 2 and err.startswith(f"neurt: {flag}: expected only with files that are still to be imported")
 
 
@@ -257,9 +281,9 @@ def test_the_figure_is_of_the_first_recording_with_positions_or_the_one_asked_fo
     save(tmp_path / "in" / "b.npz", seed=1)
     save(tmp_path / "in" / "c.npz", seed=2)
     figure = tmp_path / "figure.png"
-    assert "\ndrawn: b\n" in inspect(tmp_path / "in", "--output", figure)[1]
+    assert f"\ndrawn: b, {figure}\n" in inspect(tmp_path / "in", "--output", figure)[1]
     assert png_size(figure)[0] > 1000 and matplotlib.image.imread(figure).std() > 0.05
-    assert "\ndrawn: c\n" in inspect(tmp_path / "in", "--output", figure, "--recording", "c")[1]
+    assert f"\ndrawn: c, {figure}\n" in inspect(tmp_path / "in", "--output", figure, "--recording", "c")[1]
     code, _, err = inspect(tmp_path / "in", "--output", figure, "--recording", "d")
     assert code == 2 and err == "neurt: --recording: expected one of a, b, c, got 'd'"
     code, _, err = inspect(tmp_path / "in", "--recording", "c")
@@ -323,6 +347,15 @@ def test_what_is_known_of_real_two_photon_recordings_is_said(tmp_path, inspect):
     assert not any(what.startswith("traces said to be") for _, what in said)
     medians = [np.median(quality.noise) for quality in inspection.qualities]
     assert len(medians) == 62 and 1 < min(medians) and max(medians) < 20
+
+
+@real("suite2p_plane0")
+def test_the_neuropil_coefficient_changes_what_is_measured():
+    plane = functools.partial(inspect_recordings, REAL / "suite2p_plane0", sampling_rate=30, trace_kind="fluorescence")
+    (with_neuropil,), (without,) = (plane(neuropil_coefficient=share).qualities for share in (0.0, 0.7))
+    assert not np.allclose(with_neuropil.drift, without.drift)
+    (kept,) = plane(all_rois=True).qualities
+    assert kept.rejected > 0 and kept.neurons == without.neurons
 
 
 @real("suite2p_plane0")
