@@ -130,6 +130,14 @@ def open_series(file: h5py.File, path: str, name: str | os.PathLike) -> RoiSerie
         )
 
 
+def is_of_table(file: h5py.File, path: str, table: h5py.Group) -> bool:
+    """Whether the ROIs of a series stand in a table; nothing else of the series is looked at."""
+    where = f"{file.filename}, {path}"
+    with readable(where):
+        group = member(file, path)
+        return isinstance(group, h5py.Group) and _referred(group, where) == table
+
+
 def read_traces(series: RoiSeries, kept: np.ndarray | None = None) -> np.ndarray:
     """Read activity, one block of whole chunks at a time, so that little but the result is in memory.
 
@@ -208,17 +216,21 @@ def _natural(path: str) -> list[str | int]:
 
 def _region(group: h5py.Group, where: str) -> tuple[h5py.Group, np.ndarray]:
     """Return the table that a series' ROIs stand in, and their rows."""
-    rois = find_array(group, "rois", where)
-    reference = None if rois is None else rois.attrs.get("table")
-    if not isinstance(reference, h5py.Reference) or not reference:
+    table = _referred(group, where)
+    if table is None:
         raise Refused(f"{where}: expected rois that refer to a PlaneSegmentation, found none; the ROIs are unknown")
-    table = group.file[reference]
     if not isinstance(table, h5py.Group) or not isinstance(table.name, str) or member(table, "id") is None:
         raise Refused(f"{where}: expected rois that refer to a PlaneSegmentation with ids, got {table.name}")
     rows = read_array(group, "rois", where)
     if rows.ndim != 1 or rows.dtype.kind not in "iu":
         raise Refused(f"{where}: expected rois as row numbers, got {rows.dtype} of shape {rows.shape}")
     return table, rows.astype(np.int64)
+
+
+def _referred(group: h5py.Group, where: str) -> h5py.Group | h5py.Dataset | None:
+    rois = find_array(group, "rois", where)
+    reference = None if rois is None else rois.attrs.get("table")
+    return group.file[reference] if isinstance(reference, h5py.Reference) and reference else None
 
 
 def _checked_shape(data: h5py.Dataset, num_rois: int, times: h5py.Dataset | None, where: str) -> tuple[int, int]:

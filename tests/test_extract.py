@@ -62,7 +62,7 @@ def test_rate_and_trace_kind_are_asked_for(tmp_path):
     save(tmp_path / "m1.mat")
     with pytest.raises(ValueError, match="got none, as EXTRACT stores none; pass --sampling-rate"):
         read(tmp_path, Facts())
-    with pytest.raises(ValueError, match="expected to know what the traces are, got None; pass --trace-kind"):
+    with pytest.raises(ValueError, match="what the traces are, got a file that does not say; pass --trace-kind"):
         read(tmp_path, trace_kind=None)
 
 

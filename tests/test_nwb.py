@@ -200,6 +200,88 @@ def test_a_chosen_name_takes_one_series_of_each_plane(tmp_path):
     assert (got.recording_id, got.field) == ("a", None)
 
 
+def test_neuropil_is_subtracted_on_request_and_a_note_says_when_it_was_not(tmp_path):
+    path = two_planes(tmp_path / "a.nwb")
+    name = "/processing/two photon/Neuropil/plane1"
+    (_, plain) = read(path, series="Fluorescence")
+    note = f"{name} was not subtracted; --neuropil-coefficient subtracts a share of it"
+    assert plain.source["notes"] == [note] and "neuropil_coefficient" not in plain.source
+    (_, got) = read(path, series="Fluorescence", neuropil_coefficient=0.5)
+    np.testing.assert_array_equal(got.traces, 2 * TRACES - 0.5 * 11 * TRACES)
+    assert (got.source["trace"], got.source["neuropil_coefficient"]) == ("F - c Fneu", 0.5)
+    assert (got.source["neuropil_series"], got.source["notes"]) == (name, [])
+    for options in ({"neuropil_coefficient": 0.0}, {"trace_kind": "dff"}):
+        (_, got) = read(path, series="Fluorescence", **options)
+        np.testing.assert_array_equal(got.traces, 2 * TRACES)
+        assert got.source["notes"] == []
+
+
+def test_neuropil_is_matched_by_the_rows_of_the_table(tmp_path):
+    scan = Scan()
+    table = scan.table(accepted=[0, 1])
+    scan.add("F", series_of(table, "cells"))
+    scan.add("NeuroPil", series_of(table, "around", 10 * TRACES))
+    path = scan.save(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        around = file["processing/two photon/NeuroPil/around"]
+        around["rois"][:], around["data"][:] = [1, 0], 10 * TRACES[::-1].T
+    (got,) = read(path, series="F", neuropil_coefficient=0.1)
+    np.testing.assert_allclose(got.traces, 0 * TRACES[1:], atol=1e-5)
+    with h5py.File(path, "r+") as file:
+        file["processing/two photon/NeuroPil/around/rois"][:] = [1, 3]
+    assert "NeuroPil/around was not subtracted" in read(path, series="F")[0].source["notes"][0]
+    with h5py.File(path, "r+") as file:
+        around = file["processing/two photon/NeuroPil/around"]
+        del around["data"]
+        around["data"] = 10 * TRACES[:, :30].T
+        around["rois"][:] = [1, 0]
+    with pytest.raises(ValueError, match="around: expected the 2 ROIs and 40 frames of .*cells, got 2 and 30; leave"):
+        read(path, series="F", neuropil_coefficient=0.1)
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"series": "Neuropil"}, "Neuropil/plane0: expected one series .* neuropil in its path, found none; leave"),
+        ({"series": "Fluorescence", "trace_kind": "dff"}, "expected fluorescence to subtract neuropil from, got dff"),
+        ({"series": "Fluorescence", "neuropil_coefficient": 7.0}, "from 0 to 1, got 7"),
+    ],
+)
+def test_neuropil_that_cannot_be_subtracted_is_one_plain_line(tmp_path, options, message):
+    with pytest.raises(ValueError, match=message) as error:
+        read(two_planes(tmp_path / "a.nwb"), **{"neuropil_coefficient": 0.7} | options)
+    assert "\n" not in str(error.value)
+
+
+def test_what_was_corrected_for_neuropil_is_no_neuropil(tmp_path):
+    scan = Scan()
+    table = scan.table()
+    scan.add("F", series_of(table, "cells"))
+    scan.add("neuropil corrected", series_of(table, "others"))
+    path = scan.save(tmp_path / "a.nwb")
+    assert read(path, series="F")[0].source["notes"] == []
+    with pytest.raises(ValueError, match="neuropil in its path, found none"):
+        read(path, series="F", neuropil_coefficient=0.7)
+
+
+def test_which_series_and_what_it_holds_are_asked_for_at_once(tmp_path):
+    path = two_planes(tmp_path / "a.nwb")
+    with pytest.raises(ValueError, match="choose with --series .*, and say what it holds with --trace-kind fluoresc"):
+        read(path, trace_kind=None)
+    with pytest.raises(ValueError, match="a name in its path$"):
+        read(path)
+
+
+def test_artifacts_by_their_mask_type_are_not_accepted(tmp_path):
+    path = simple(tmp_path / "a.nwb")
+    with h5py.File(path, "r+") as file:
+        file["processing/two photon/masks/cells/mask_type"] = ["soma", "artifact"]
+    (got,) = read(path)
+    assert (got.roi_ids, got.source["accepted_rois"], got.source["rois"]) == (("5",), 1, 2)
+    (got,) = read(path, all_rois=True)
+    assert got.accepted.tolist() == [True, False]
+
+
 def test_planes_whose_series_have_one_name_are_told_apart_by_their_tables(tmp_path):
     scan = Scan()
     for name in ("left", "right"):
@@ -229,11 +311,12 @@ def test_a_mask_of_zeros_is_counted(tmp_path):
 def test_simulated_microns_files_are_read_field_by_field_and_stay_simulated(tmp_path):
     config = SimulationConfig(subjects_per_group=1, fields=2, neurons=6, artifacts=1, duration=8.0, sampling_rate=6.3)
     write_study(config, tmp_path / "scans", "nwb")
-    recordings = read(tmp_path / "scans")
+    recordings = read(tmp_path / "scans", all_rois=True)
     assert [got.field for got in recordings] == [1, 2, 1, 2]
     for got, place in zip(recordings[:2], (Place(1, 1, 1), Place(1, 1, 2)), strict=True):
         true = simulate_recording(config, place)
         np.testing.assert_array_equal(got.traces, true.traces)
+        np.testing.assert_array_equal(got.accepted, true.accepted)
         # Half a pixel of 2.5 µm, for masks that the border of the field cuts.
         np.testing.assert_allclose(got.centroids, true.centroids, atol=1.3)
         assert got.sampling_rate == pytest.approx(6.3) and got.modality == "simulated"

@@ -1,7 +1,7 @@
 """Read NWB files (`.nwb`): one recording per imaging plane, whatever its series is called.
 
 A file may hold several series of the same ROIs (fluorescence, neuropil, dF/F, deconvolved). Which to take is never
-guessed.
+guessed. A series of neuropil is known by its name, and is subtracted on request only.
 """
 
 import re
@@ -17,6 +17,7 @@ from ..metadata import Facts
 from ..nwb_file import (
     RoiSeries,
     find_series,
+    is_of_table,
     neurodata_type,
     open_series,
     read_clock,
@@ -26,10 +27,12 @@ from ..nwb_tables import column, grid_of, imaging_plane, mask_centroids
 from ..recording import SIMULATED, Recording
 from ..wording import repeated, some
 from .source import (
+    TRACE_KINDS_LISTED,
     Found,
     NothingUsable,
     Reader,
     Source,
+    check_neuropil_coefficient,
     checked_trace_kind,
     find_files,
     identity,
@@ -39,6 +42,8 @@ from .source import (
 
 # As suite2p and roiextractors call the curator's choice.
 _ACCEPTED = ("iscell", "accepted", "Accepted")
+# What was corrected for neuropil may be named after it too.
+_NEUROPIL = re.compile(r"neuropil(?!.*(correct|subtract))", re.IGNORECASE)
 
 
 def find_nwb(root: Path) -> Found:
@@ -52,6 +57,7 @@ def read_nwb(
     *,
     trace_kind: str | None = None,
     series: str | None = None,
+    neuropil_coefficient: float | None = None,
     all_rois: bool = False,
 ) -> Iterator[Recording]:
     """Read the imaging planes of an NWB file.
@@ -61,23 +67,26 @@ def read_nwb(
         facts: What is stated about it; wins over what the file says. `um_per_pixel` wins over the grid spacing.
         trace_kind: What the traces are; a series in `DfOverF` says so itself.
         series: Which series to take where a plane has several: a path, or one name in it.
-        all_rois: Keep the ROIs that the table says are rejected too.
+        neuropil_coefficient: c of F - c Fneu, where Fneu is the series of the same ROIs with "neuropil" in its path;
+            nothing is subtracted by default, which a note says.
+        all_rois: Keep the ROIs that the table says are rejected too; artifacts by its `mask_type` are.
 
     Yields:
         One recording per plane. With several, their ids end in the name of the series, or of its table.
 
     Raises:
-        ValueError: If the file is damaged, does not hold together, a plane has several series and none is chosen, or
-            nothing says what the traces are.
+        ValueError: If the file is damaged, does not hold together, a plane has several series and none is chosen,
+            nothing says what the traces are, or there is no one neuropil to subtract.
     """
+    check_neuropil_coefficient(neuropil_coefficient or 0)
     empty = []
     with open_hdf5(source.path) as file:
-        planes = _one_for_each_plane(_choose(file, series, source), source)
+        planes = _one_for_each_plane(_choose(file, series, source), trace_kind, source)
         for plane, suffix in zip(planes, _suffixes(planes), strict=True):
             accepted = _accepted(plane)
             kept = np.arange(plane.num_rois) if all_rois or accepted is None else np.flatnonzero(accepted)
             if len(kept):
-                yield _recording(plane, suffix, kept, accepted, source, facts, trace_kind)
+                yield _recording(plane, suffix, kept, accepted, source, facts, trace_kind, neuropil_coefficient)
             else:
                 empty.append(f"none of the {plane.num_rois} ROIs of {plane.path} is accepted")
     if empty:
@@ -103,15 +112,21 @@ def _choose(file: h5py.File, series: str | None, source: Source) -> list[RoiSeri
     return [open_series(file, path, source.file) for path in chosen]
 
 
-def _one_for_each_plane(chosen: list[RoiSeries], source: Source) -> list[RoiSeries]:
+def _one_for_each_plane(chosen: list[RoiSeries], trace_kind: str | None, source: Source) -> list[RoiSeries]:
     for table in dict.fromkeys(series.table for series in chosen):
-        paths = [series.path for series in chosen if series.table == table]
-        if len(paths) > 1:
+        same = [series for series in chosen if series.table == table]
+        if len(same) > 1:
+            unsaid = trace_kind is None and not all(map(_kind_inside, same))
+            kind = f", and say what it holds with --trace-kind {TRACE_KINDS_LISTED}" if unsaid else ""
             raise ValueError(
-                f"{source.file}: expected one series of the same ROIs, found {_listed(paths)}; choose with --series "
-                "and a name in its path"
+                f"{source.file}: expected one series of the same ROIs, found {_listed([each.path for each in same])}; "
+                f"choose with --series and a name in its path{kind}"
             )
     return chosen
+
+
+def _kind_inside(series: RoiSeries) -> str | None:
+    return "dff" if neurodata_type(series.group.parent) == "DfOverF" else None
 
 
 def _listed(paths: Sequence[str]) -> str:
@@ -138,7 +153,9 @@ def _accepted(plane: RoiSeries) -> np.ndarray | None:
         if values is not None and values.dtype.kind in "biuf" and values.ndim <= 2 and values.size:
             # suite2p's iscell has a second column, the probability.
             return values.reshape(len(values), -1)[plane.rows, 0] > 0
-    return None
+    # As MICrONS tells masks apart.
+    types = column(plane.table, "mask_type")
+    return types[plane.rows] != "artifact" if types is not None and (types == "soma").any() else None
 
 
 def _recording(
@@ -149,12 +166,12 @@ def _recording(
     source: Source,
     facts: Facts,
     trace_kind: str | None,
+    neuropil_coefficient: float | None,
 ) -> Recording:
-    inside = "dff" if neurodata_type(plane.group.parent) == "DfOverF" else None
-    kind = checked_trace_kind(trace_kind, inside, source.file)
+    kind = checked_trace_kind(trace_kind, _kind_inside(plane), source.file)
     clock = read_clock(plane, facts.sampling_rate)
     centroids, unit, notes = _positions(plane, kept, facts.um_per_pixel)
-    traces = read_traces(plane, kept)
+    traces, subtracted, unsubtracted = _less_neuropil(plane, kept, kind, neuropil_coefficient)
     return Recording(
         traces=traces,
         sampling_rate=clock.sampling_rate,
@@ -174,10 +191,56 @@ def _recording(
             accepted_rois=None if accepted is None else int(accepted.sum()),
             rate_from=clock.from_,
             read=(traces, centroids),
-            notes=dict.fromkeys((*clock.notes, *notes), True),
+            notes=dict.fromkeys((*clock.notes, *notes, *unsubtracted), True),
+            **subtracted,
         ),
         **_identity(plane, suffix, source, facts),
     )
+
+
+def _less_neuropil(
+    plane: RoiSeries, kept: np.ndarray, kind: str, coefficient: float | None
+) -> tuple[np.ndarray, dict[str, Any], list[str]]:
+    """Return traces (N, T), what was subtracted from them as the manifest says it, and notes."""
+    if coefficient and kind != "fluorescence":
+        raise ValueError(
+            f"{plane.name}, {plane.path}: expected fluorescence to subtract neuropil from, got {kind}; leave "
+            "--neuropil-coefficient out"
+        )
+    traces, beside = read_traces(plane, kept), _neuropil_beside(plane)
+    if not coefficient:
+        unsubtracted = coefficient is None and kind == "fluorescence" and beside
+        note = f"{_listed(beside)} was not subtracted; --neuropil-coefficient subtracts a share of it"
+        return traces, {}, [note] if unsubtracted else []
+    if len(beside) != 1:
+        raise ValueError(
+            f"{plane.name}, {plane.path}: expected one series of the same ROIs with neuropil in its path, found "
+            f"{_listed(beside) or 'none'}; leave --neuropil-coefficient out"
+        )
+    neuropil = open_series(plane.group.file, beside[0], plane.name)
+    with np.errstate(invalid="ignore"):  # infinite less infinite
+        traces -= np.float32(coefficient) * read_traces(neuropil, _same_rois(plane, neuropil)[kept])
+    said = {"trace": "F - c Fneu", "neuropil_coefficient": coefficient, "neuropil_series": neuropil.path}
+    return traces, said, []
+
+
+def _neuropil_beside(plane: RoiSeries) -> list[str]:
+    """Return the paths of the neuropil of a plane's ROIs; none for a series that is named after neuropil itself."""
+    if "neuropil" in plane.path.lower():
+        return []
+    file = plane.group.file
+    return [path for path in find_series(file) if _NEUROPIL.search(path) and is_of_table(file, path, plane.table)]
+
+
+def _same_rois(plane: RoiSeries, other: RoiSeries) -> np.ndarray:
+    """Return where each ROI of a plane is in another series of the same table."""
+    place = {row: i for i, row in enumerate(other.rows.tolist())}
+    if other.num_frames != plane.num_frames or not place.keys() >= set(plane.rows.tolist()):
+        raise ValueError(
+            f"{plane.name}, {other.path}: expected the {plane.num_rois} ROIs and {plane.num_frames} frames of "
+            f"{plane.path}, got {other.num_rois} and {other.num_frames}; leave --neuropil-coefficient out"
+        )
+    return np.array([place[row] for row in plane.rows.tolist()])
 
 
 def _positions(
@@ -215,4 +278,4 @@ def _modality(file: h5py.File) -> str | None:
     return SIMULATED if (read_text(file, "session_description") or "").startswith(f"{SIMULATED}:") else None
 
 
-NWB = Reader(find_nwb, read_nwb, frozenset({"trace_kind", "series", "all_rois"}))
+NWB = Reader(find_nwb, read_nwb, frozenset({"trace_kind", "series", "neuropil_coefficient", "all_rois"}))

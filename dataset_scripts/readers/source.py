@@ -10,6 +10,8 @@ import numpy as np
 from ..metadata import Facts
 from ..recording import TRACE_KINDS, Recording
 
+TRACE_KINDS_LISTED = f"{', '.join(TRACE_KINDS[:-1])} or {TRACE_KINDS[-1]}"
+
 
 class Source(NamedTuple):
     """One file or folder that a reader can read.
@@ -180,11 +182,17 @@ def checked_trace_kind(stated: str | None, inside: str | None, file: str) -> str
     if inside and stated and inside != stated:
         raise ValueError(f"{file}: expected --trace-kind as in the file, {inside!r}, got {stated!r}; leave it out")
     if (inside or stated) not in TRACE_KINDS:
+        got = repr(inside or stated) if inside or stated else "a file that does not say"
         raise ValueError(
-            f"{file}: expected to know what the traces are, got {inside or stated!r}; "
-            f"pass --trace-kind {', '.join(TRACE_KINDS[:-1])} or {TRACE_KINDS[-1]}"
+            f"{file}: expected to know what the traces are, got {got}; pass --trace-kind {TRACE_KINDS_LISTED}"
         )
     return inside or stated
+
+
+def check_neuropil_coefficient(coefficient: float) -> None:
+    """Raise ValueError unless the share of the neuropil that is subtracted is one."""
+    if not 0 <= coefficient <= 1:
+        raise ValueError(f"--neuropil-coefficient: expected a number from 0 to 1, got {coefficient}")
 
 
 def chosen_trace_kind(stated: str | None, known: Iterable[str], program: str) -> str:

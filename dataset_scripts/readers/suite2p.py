@@ -24,6 +24,7 @@ from .source import (
     Reader,
     Source,
     below,
+    check_neuropil_coefficient,
     chosen_trace_kind,
     files_with_suffix,
     find_files,
@@ -124,8 +125,7 @@ def read_plane(
         ValueError: If a file is missing, damaged or of another shape, or there is no rate.
     """
     kind = chosen_trace_kind(trace_kind, _PREPARATION, "suite2p")
-    if not 0 <= neuropil_coefficient <= 1:
-        raise ValueError(f"--neuropil-coefficient: expected a number from 0 to 1, got {neuropil_coefficient}")
+    check_neuropil_coefficient(neuropil_coefficient)
     plane = _read_matlab(source.path) if source.path.is_file() else _read_folder(source.path)
     _check_shapes(plane, source.file, needs_neuropil=neuropil_coefficient > 0, needs_iscell=not all_rois)
     rate, differs = _sampling_rate(plane, facts, source.file)
