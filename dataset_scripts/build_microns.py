@@ -53,7 +53,7 @@ class MicronsSummary:
         what = f"{count(self.fields, 'field')} of {count(len(self.scans), 'scan')}"
         if self.build is None:
             return f"nothing to do: {what} are there\nbuild: {self.folder}"
-        done = f"built {what}, {self.before} of them there from before: {', '.join(self.scans)}"
+        done = f"built {self.fields - self.before} of {what}, {self.before} there from before: {', '.join(self.scans)}"
         return self.build.report(done, self.notes)
 
 
@@ -132,7 +132,7 @@ def _missing(jobs: Sequence[FieldJob], target: Path, parameters: Mapping[str, An
     """Return the jobs whose fields the build does not hold yet.
 
     Raises:
-        ValueError: If it holds one that was built otherwise, or is no build.
+        ValueError: If it holds one that was built otherwise or of another file, or is no build.
     """
     if not target.exists() or (target.is_dir() and not any(target.iterdir())):
         return list(jobs)
@@ -145,7 +145,20 @@ def _missing(jobs: Sequence[FieldJob], target: Path, parameters: Mapping[str, An
             f"{target}: expected a build without these fields or one made with the same flags, got one that holds "
             f"{some(conflicts)} made otherwise; choose another --output"
         )
+    _require_same_files(jobs, manifest, target)
     return [job for job in jobs if job.recording_id not in done]
+
+
+def _require_same_files(jobs: Sequence[FieldJob], manifest: Mapping[str, Any], target: Path) -> None:
+    """Raise ValueError where a field in the build came from a file of another name or size."""
+    sources = {entry["recording_id"]: entry["source"] for entry in manifest["files"]}
+    for job in jobs:
+        source = sources.get(job.recording_id, {"file": job.scan.file, "bytes": job.size})
+        if (source.get("file"), source.get("bytes")) != (job.scan.file, job.size):
+            raise ValueError(
+                f"{target}: expected {job.recording_id} of the file that it was built from, {source.get('file')} "
+                f"({source.get('bytes')} bytes), got {job.scan.file} ({job.size} bytes); choose another --output"
+            )
 
 
 def _same(step: Mapping[str, Any], parameters: Mapping[str, Any]) -> bool:

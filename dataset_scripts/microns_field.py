@@ -46,6 +46,7 @@ class FieldJob:
         series: Where its `RoiResponseSeries` stands in the file.
         masks: "soma", or "all" to keep artifacts too, with accepted = false.
         units: The unit_id of each mask_id that has one; None without a ScanUnit table.
+        size: That of the file in bytes, which is the same on disk and at a URL.
         fingerprint: What changes when the file does.
     """
 
@@ -54,6 +55,7 @@ class FieldJob:
     series: str
     masks: str
     units: Mapping[int, int] | None
+    size: int
     fingerprint: tuple[int, ...]
 
     @property
@@ -63,9 +65,10 @@ class FieldJob:
     def digest(self) -> str:
         """Return what tells the job from every other, but not where remote files were found."""
         units = self.units and sorted(self.units.items())
-        what = (self.scan.scan, self.scan.file, self.field, self.series, self.masks, units, self.fingerprint)
+        file = (self.scan.scan, self.scan.file, self.size, self.fingerprint)
+        what = (self.field, self.series, self.masks, units)
         version = importlib.metadata.version("neurt")
-        return hashlib.sha256(json.dumps([version, what]).encode()).hexdigest()
+        return hashlib.sha256(json.dumps([version, file, what]).encode()).hexdigest()
 
 
 class Staged(NamedTuple):
@@ -94,7 +97,7 @@ def field_jobs(scan: ScanFile, staging: Path, masks: str, units: ScanUnits | Non
     """
     session, number = session_and_scan(scan.scan)
     with open_scan(scan, _pieces(staging)) as file:
-        inside = scan_inside(file)
+        inside, size = scan_inside(file), file.id.get_filesize()
         if inside not in (None, scan.scan):
             raise ValueError(f"{scan.file}: expected scan {scan.scan} as in its name, got {inside} inside; rename it")
         found = [(path, re.search(r"\d{1,4}$", path)) for path in find_series(file, _FLUORESCENCE)]
@@ -107,7 +110,7 @@ def field_jobs(scan: ScanFile, staging: Path, masks: str, units: ScanUnits | Non
         )
     marks = fingerprint(scan)
     return [
-        FieldJob(scan, field, path, masks, None if units is None else units.of(session, number, field), marks)
+        FieldJob(scan, field, path, masks, None if units is None else units.of(session, number, field), size, marks)
         for field, path in sorted(fields.items())
     ]
 
@@ -234,6 +237,7 @@ def _recording(
         columns=_columns(series, kept),
         source={
             "file": job.scan.file,
+            "bytes": job.size,
             "format": "microns",
             "series": job.series,
             "sampling_rate_from": clock.from_,

@@ -38,7 +38,7 @@ from .build_manifest import (
 from .dataset_card import render_card
 from .parquet_rows import add_columns, read_recording, write_recording, write_units
 from .recording import SPLITS, Recording
-from .wording import printable, value_range
+from .wording import count, printable, value_range
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -51,11 +51,13 @@ class BuildSummary:
         folder: Where the build is.
         files: One manifest entry for each recording written, in order: path, split, neurons, frames, digest ...
         dropped: What was left out of the build, and why.
+        held: The entries of all recordings that the build holds now.
     """
 
     folder: Path
     files: tuple[Mapping[str, Any], ...]
     dropped: tuple[Mapping[str, Any], ...]
+    held: tuple[Mapping[str, Any], ...]
 
     @property
     def num_neurons(self) -> int:
@@ -69,6 +71,7 @@ class BuildSummary:
         splits = sorted(Counter(entry["split"] for entry in files).items())
         lines = [
             done,
+            *self._addition(),
             f"neurons: {self.num_neurons}, {placed} with positions" + (f" in {' or '.join(units)}" if units else ""),
             f"frames: {frames} in all, {value_range(entry['frames'] for entry in files)} a recording",
             f"sampling rate: {value_range(entry['sampling_rate'] for entry in files)} Hz",
@@ -79,6 +82,15 @@ class BuildSummary:
             f"build: {self.folder}",
         ]
         return "\n".join(map(printable, lines))
+
+    def _addition(self) -> Iterator[str]:
+        """Say of a build that held something before what it holds now; all other lines count what was added."""
+        if len(self.held) > len(self.files):
+            neurons = sum(entry["neurons"] for entry in self.held)
+            yield (
+                f"added: {count(len(self.files), 'recording')}, counted below; the build now holds {len(self.held)} "
+                f"with {count(neurons, 'neuron')}"
+            )
 
 
 def write_build(
@@ -116,8 +128,8 @@ def write_build(
             _take_name(recording.recording_id, taken)
             entries.append(write_file(recording, aside, split.get(recording.recording_id, "train")))
         step = _step(builder, parameters, entries, dropped)
-        written = _finish(aside, manifest, entries, step, class_labels or {})
-    return BuildSummary(Path(folder).resolve(), written, tuple(dropped))
+        held = _finish(aside, manifest, entries, step, class_labels or {})
+    return _summary(folder, entries, dropped, held)
 
 
 def write_file(recording: Recording, folder: str | os.PathLike, split: str = "train") -> dict[str, Any]:
@@ -191,8 +203,8 @@ def finish_build(
             path.parent.mkdir(parents=True, exist_ok=True)
             _link_or_copy(Path(staging) / entry["path"], path)
         step = _step(builder, parameters, entries, dropped, origin)
-        written = _finish(aside, manifest, entries, step, class_labels or {})
-    return BuildSummary(Path(target).resolve(), written, tuple(dropped))
+        held = _finish(aside, manifest, entries, step, class_labels or {})
+    return _summary(target, entries, dropped, held)
 
 
 def read_build(
@@ -329,7 +341,7 @@ def _finish(
     step: Mapping[str, Any],
     class_labels: Mapping[str, Sequence[str]],
 ) -> tuple[dict[str, Any], ...]:
-    """Write what a build has once, now that all its files are there; returns the entries as they stand then."""
+    """Write what a build has once, now that all its files are there; returns all its entries as they stand then."""
     files = sorted([*manifest["files"], *entries], key=lambda entry: entry["recording_id"])
     columns, labels = further_columns(files)
     classes = merge_class_labels(manifest["class_labels"], class_labels, files)
@@ -343,8 +355,18 @@ def _finish(
     }
     _replace(aside / "README.md", render_card(manifest))
     _replace(aside / MANIFEST, to_json(manifest))
-    by_id = {entry["recording_id"]: entry for entry in files}
-    return tuple(by_id[entry["recording_id"]] for entry in entries)
+    return tuple(files)
+
+
+def _summary(
+    folder: str | os.PathLike,
+    entries: Sequence[Mapping[str, Any]],
+    dropped: Sequence[Mapping[str, Any]],
+    held: tuple[Mapping[str, Any], ...],
+) -> BuildSummary:
+    by_id = {entry["recording_id"]: entry for entry in held}
+    written = tuple(by_id[entry["recording_id"]] for entry in entries)
+    return BuildSummary(Path(folder).resolve(), written, tuple(dropped), held)
 
 
 def _with_columns(

@@ -292,6 +292,28 @@ def test_fields_that_a_build_holds_otherwise_are_not_mixed_with_others(scans, tm
     assert contents(tmp_path / "build") == before
 
 
+def test_fields_of_a_file_of_another_name_or_size_are_not_taken_for_those_in_a_build(scan, tmp_path):
+    build_microns(scan, tmp_path / "build")
+    before = contents(tmp_path / "build")
+    assert recordings(tmp_path / "build")["4-7_field1"].source["bytes"] == scan.stat().st_size
+    size = scan.stat().st_size
+    other = scan.rename(scan.with_name("other_ses-4-scan-7.nwb"))
+    with pytest.raises(ValueError, match=re.escape(f"{scan.name} ({size} bytes), got {other.name} ({size} bytes)")):
+        build_microns(other, tmp_path / "build")
+    with h5py.File(other.rename(scan), "a") as file:
+        file["added_in_another_release"] = np.zeros(999)
+    with pytest.raises(ValueError, match=re.escape(f"({size} bytes), got {scan.name} ({scan.stat().st_size} bytes)")):
+        build_microns(scan, tmp_path / "build")
+    assert contents(tmp_path / "build") == before
+
+
+def test_what_is_added_to_a_build_is_told_from_what_it_holds(scans, tmp_path):
+    build_microns(scans, tmp_path / "build", scans=["5-6"])
+    text = str(build_microns(scans, tmp_path / "build"))
+    assert text.startswith("built 2 of 3 fields of 2 scans, 1 there from before: 4-7, 5-6\n")
+    assert "added: 2 recordings, counted below; the build now holds 3 with 10 neurons\nneurons: 6," in text
+
+
 def test_a_folder_with_other_files_is_refused_before_anything_is_read(scans, tmp_path, built_fields):
     (tmp_path / "notes.txt").touch()
     with pytest.raises(ValueError, match="expected a NEuRT build"):
@@ -483,7 +505,7 @@ def test_a_simulated_scan_says_so_and_cites_no_one(tmp_path):
 
 def test_the_summary_counts_and_names_what_is_missing(scans, tmp_path):
     text = str(build_microns(scans, tmp_path / "build"))
-    assert "built 3 fields of 2 scans, 0 of them there from before: 4-7, 5-6" in text
+    assert "built 3 of 3 fields of 2 scans, 0 there from before: 4-7, 5-6" in text
     assert "neurons: 10" in text and "sampling rate: 6.25 to 8 Hz" in text
     assert "12 of the 14 selected scans are not there: 5-7," in text
     assert "holes in the timestamps begin a new segment in 2 fields: 4-7_field1, 5-6_field1" in text
