@@ -57,7 +57,7 @@ def _row(quality: Quality) -> tuple[str, ...]:
         quality.trace_kind,
         " or ".join(quality.looks_like) or "?",
         "-" if distances is None else f"{' '.join(map(_number, distances.quantiles))} {quality.unit}",
-        "-" if distances is None or distances.alone is None else f"{distances.alone}",
+        "-" if distances is None or distances.alone is None else f"{len(distances.alone)}",
     )
 
 

@@ -5,7 +5,7 @@ Shapes: N neurons, T frames. NaN and infinite samples are left out of every meas
 
 import dataclasses
 import hashlib
-from collections.abc import Sequence
+from collections.abc import Hashable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -34,36 +34,36 @@ class Distances:
         quantiles: Of the distances between all pairs (of 5,000 neurons where there are more), at `QUANTILES`; the last
             is the largest distance.
         extent: Width and height of the area that the neurons fill.
-        same_position: Neurons that lie exactly where another one before them does.
+        same_position: Rows of the neurons that lie exactly where another one before them does.
         crowded: Whether there are more neurons within 10 µm or px of each other than tissue can hold.
         radius: The neighbourhood radius; None where it is given in another unit than the positions.
-        alone: Neurons with fewer than two near or two far neurons, which give no windows; None without a radius or
-            with more than 5,000 neurons.
+        alone: Rows of the neurons with fewer than two near or two far neurons, which give no windows; None without a
+            radius or with more than 5,000 neurons.
     """
 
     quantiles: tuple[float, ...]
     extent: tuple[float, float]
-    same_position: int
+    same_position: tuple[int, ...]
     crowded: bool
     radius: float | None
-    alone: int | None
+    alone: tuple[int, ...] | None
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
 class Quality:
-    """The measures of one recording, of its accepted neurons.
+    """The measures of one recording, of its accepted neurons. Rows count those, as `roi_ids` names them.
 
     Args:
         rejected: Neurons that the curator rejected; they are not measured.
         positioned: Neurons with a position.
         longest_segment: Frames in the longest stretch without a border.
-        nan_neurons: Neurons with a NaN or infinite sample.
+        nan_neurons: Rows of the neurons with a NaN or infinite sample.
         nan_frames: Frames in which some neuron has one.
         nan_share: Their share of all samples.
-        constant: Neurons whose trace has one value only, or none.
-        saturated: Neurons that spend over 1 % of the frames exactly at their maximum.
-        identical: Neurons with exactly the trace of another one before them.
-        split_pairs: Pairs of neurons within 10 µm or px whose traces correlate by over 0.95, see `split_pairs`.
+        constant: Rows of the neurons whose trace has one value only, or none.
+        saturated: Rows of the neurons that spend over 1 % of the frames exactly at their maximum.
+        identical: Rows of the neurons with exactly the trace of another one before them.
+        split_pairs: Pairs of rows within 10 µm or px whose traces correlate by over 0.95, see `split_pairs`.
         noise: Noise level of each neuron, float64 (N,), see `noise_levels`.
         noise_is_absolute: True where it is in % of ΔF/F per √Hz, False where in % of the trace's own SD per √Hz.
         drift: Drift of each neuron, float64 (N,), see `drifts`.
@@ -85,12 +85,12 @@ class Quality:
     coordinate_unit: str | None
     notes: tuple[str, ...]
     digest: str | None
-    nan_neurons: int
+    nan_neurons: tuple[int, ...]
     nan_frames: int
     nan_share: float
-    constant: int
-    saturated: int
-    identical: int
+    constant: tuple[int, ...]
+    saturated: tuple[int, ...]
+    identical: tuple[int, ...]
     split_pairs: tuple[tuple[int, int], ...]
     noise: np.ndarray
     noise_is_absolute: bool
@@ -158,14 +158,14 @@ def _description(recording: Recording) -> dict[str, Any]:
 def _activity(recording: Recording) -> dict[str, Any]:
     traces, absolute = recording.traces, recording.trace_kind == "dff"
     bad = ~np.isfinite(traces)
-    varying = [trace for trace in traces if _varies(trace)]
+    varying = [row for row, trace in enumerate(traces) if _varies(trace)]
     return {
-        "nan_neurons": int(bad.any(axis=1).sum()),
+        "nan_neurons": _rows(bad.any(axis=1)),
         "nan_frames": int(bad.any(axis=0).sum()),
         "nan_share": float(bad.mean()),
-        "constant": len(traces) - len(varying),
-        "saturated": sum(map(_is_saturated, varying)),
-        "identical": len(varying) - len({hashlib.sha256(trace.tobytes()).digest() for trace in varying}),
+        "constant": tuple(sorted({*range(len(traces))} - {*varying})),
+        "saturated": tuple(row for row in varying if _is_saturated(traces[row])),
+        "identical": _repeats({row: hashlib.sha256(traces[row].tobytes()).digest() for row in varying}),
         "noise": noise_levels(traces, recording.sampling_rate, recording.segment_starts, relative=not absolute),
         "noise_is_absolute": absolute,
         "drift": drifts(traces),
@@ -296,7 +296,8 @@ def _is_crowded(tree: cKDTree) -> bool:
 
 def measure_distances(recording: Recording, radius: float, radius_unit: str) -> Distances:
     """Measure how the two or more neurons with positions lie, and how many have too few neighbours at the radius."""
-    centroids = recording.centroids[recording.positioned].astype(np.float64)
+    rows = np.flatnonzero(recording.positioned)
+    centroids = recording.centroids[rows].astype(np.float64)
     compared = evenly(centroids, _MOST_COMPARED)
     distances = pairwise_distances(compared)
     between = distances[~np.tri(len(distances), dtype=bool)]
@@ -307,10 +308,10 @@ def measure_distances(recording: Recording, radius: float, radius_unit: str) -> 
     return Distances(
         quantiles=tuple(np.quantile(between, QUANTILES).tolist()),
         extent=tuple(np.ptp(centroids, axis=0).tolist()),
-        same_position=len(centroids) - len(np.unique(centroids, axis=0)),
+        same_position=_repeats(dict(zip(rows.tolist(), map(tuple, centroids.tolist()), strict=True))),
         crowded=_is_crowded(cKDTree(centroids)),
         radius=used,
-        alone=None if used is None or len(compared) < len(centroids) else _count_alone(distances, used),
+        alone=None if used is None or len(compared) < len(rows) else tuple(rows[_alone(distances, used)].tolist()),
     )
 
 
@@ -325,10 +326,20 @@ def known_median(values: np.ndarray) -> float:
     return float(np.median(known)) if len(known) else float("nan")
 
 
-def _count_alone(distances: np.ndarray, radius: float) -> int:
+def _alone(distances: np.ndarray, radius: float) -> np.ndarray:
     near = (distances < radius).sum(axis=1) - 1  # itself
     far = (distances > radius).sum(axis=1)
-    return int((np.minimum(near, far) < MIN_NEIGHBOURS).sum())
+    return np.minimum(near, far) < MIN_NEIGHBOURS
+
+
+def _rows(chosen: np.ndarray) -> tuple[int, ...]:
+    return tuple(np.flatnonzero(chosen).tolist())
+
+
+def _repeats(values: Mapping[int, Hashable]) -> tuple[int, ...]:
+    """Rows with the value of another row before them."""
+    first: dict[Hashable, int] = {}
+    return tuple(row for row, value in values.items() if first.setdefault(value, row) != row)
 
 
 def _finite(values: np.ndarray) -> np.ndarray:

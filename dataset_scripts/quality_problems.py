@@ -1,8 +1,11 @@
 """What is wrong with recordings, judged by their measures, and what to do about each."""
 
 import re
+from collections import Counter
 from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
+
+import numpy as np
 
 from ..processing_neurt import MIN_FRAMES, MIN_NEURONS
 from .quality import SPLIT_CORRELATION, SPLIT_DISTANCE, Quality, known_median
@@ -11,6 +14,7 @@ from .wording import count, some
 WINDOW = 128  # frames, the processor's default
 _WIDEST_UM, _NARROWEST = 5000, 20
 _MANY_ALONE = 0.1
+_UNLIKE_RATE = 1.1
 _NOISY = 10  # times the median; on real recordings one ROI in some two thousand, and that one is empty
 
 
@@ -38,7 +42,7 @@ def problems_of(qualities: Sequence[Quality]) -> list[Problem]:
         for quality in qualities
         for finding in rule(quality)
     )
-    return [*_between(qualities), *alone]
+    return [*_between(qualities), *_mixed_kinds(qualities), *_mixed_rates(qualities), *alone]
 
 
 def _between(qualities: Sequence[Quality]) -> Iterator[Problem]:
@@ -53,6 +57,28 @@ def _between(qualities: Sequence[Quality]) -> Iterator[Problem]:
         if quality.digest and first.setdefault(quality.digest, quality) is not quality:
             twin = first[quality.digest].recording_id
             yield Problem(name, "exactly the arrays of another recording", f"as {twin}", "leave one of the two out")
+
+
+def _mixed_kinds(qualities: Sequence[Quality]) -> Iterator[Problem]:
+    """Yield the recordings that hold another kind of traces than most of the others."""
+    usual = Counter(quality.trace_kind for quality in qualities).most_common(1)
+    for quality in qualities:
+        if quality.trace_kind != usual[0][0]:
+            what = f"another kind of traces than the {usual[0][0]} of the others"
+            yield Problem(quality.recording_id, what, quality.trace_kind, "make one build for each kind")
+
+
+def _mixed_rates(qualities: Sequence[Quality]) -> Iterator[Problem]:
+    """Yield the recordings whose windows would last clearly less long than those of the slowest one."""
+    slowest = min((quality.sampling_rate for quality in qualities), default=0)
+    for quality in qualities:
+        if quality.sampling_rate > _UNLIKE_RATE * slowest:
+            yield Problem(
+                quality.recording_id,
+                f"sampled over {100 * (_UNLIKE_RATE - 1):.0f} % faster than the {slowest:.4g} Hz of the slowest",
+                f"{quality.sampling_rate:.4g} Hz",
+                f"import all with --resample-to {slowest:.4g}, or make one build for each rate",
+            )
 
 
 def group_problems(problems: Sequence[Problem], recordings: int) -> list[str]:
@@ -109,7 +135,7 @@ def _size(quality: Quality) -> _Findings:
 
 def _nan(quality: Quality) -> _Findings:
     if quality.nan_neurons:
-        value = f"{_of(quality.nan_neurons, quality)}, {quality.nan_frames} of {quality.frames} frames"
+        value = f"{quality.nan_frames} of {quality.frames} frames, {_of(quality.nan_neurons, quality)}"
         advice = "fill gaps or leave neurons out with --nan when importing"
         yield "NaN or infinite values", value, advice
 
@@ -131,8 +157,8 @@ def _traces(quality: Quality) -> _Findings:
     if quality.saturated:
         advice = "a clipped detector or export: leave these neurons out"
         yield "traces that stand at their maximum", _of(quality.saturated, quality), advice
-    noisy = int((quality.noise > _NOISY * known_median(quality.noise)).sum())
-    if noisy:
+    noisy = np.flatnonzero(quality.noise > _NOISY * known_median(quality.noise))
+    if len(noisy):
         advice = "empty ROIs, or dF/F over a baseline near 0: leave them out"
         yield f"neurons over {_NOISY} times as noisy as the others", _of(noisy, quality), advice
     drift = known_median(quality.drift)
@@ -147,8 +173,8 @@ def _duplicates(quality: Quality) -> _Findings:
     if quality.split_pairs:
         unit = quality.unit
         what = f"pairs within {SPLIT_DISTANCE:g} {unit} whose traces correlate by over {SPLIT_CORRELATION}"
-        a, b = (quality.roi_ids[row] for row in quality.split_pairs[0])
-        value = f"{len(quality.split_pairs)}, for example roi {a} and {b}"
+        pairs = [" with ".join(quality.roi_ids[row] for row in pair) for pair in quality.split_pairs]
+        value = f"{len(pairs)}: roi {some(pairs)}"
         yield what, value, "likely one cell cut in two: merge them where the ROIs were made"
 
 
@@ -170,10 +196,11 @@ def _field(quality: Quality) -> _Findings:
     if distances.radius is None:
         advice = "pass --um-per-pixel, or use --radius-unit quantile"
         yield f"positions in {unit}, another unit than the radius", "", advice
-    elif quality.positioned >= MIN_NEURONS and (distances.alone or 0) > _MANY_ALONE * quality.positioned:
-        value = f"{distances.alone} of {quality.positioned} neurons"
+    elif quality.positioned >= MIN_NEURONS and len(distances.alone or ()) > _MANY_ALONE * quality.positioned:
+        value = _of(distances.alone, quality)
         yield "too few near or far neurons at the radius", value, "they give no windows: try another --radius"
 
 
-def _of(number: int, quality: Quality) -> str:
-    return f"{number} of {count(quality.neurons, 'neuron')}"
+def _of(rows: Sequence[int], quality: Quality) -> str:
+    names = some([quality.roi_ids[row] for row in rows])
+    return f"{len(rows)} of {count(quality.neurons, 'neuron')}: roi {names}"

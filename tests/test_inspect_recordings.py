@@ -143,19 +143,28 @@ WRONG = {
     "no stretch of 32 frames": ({"segment_starts": np.arange(0, 200, 20)}, "20 frames"),
     "no stretch of 128 frames": ({"segment_starts": np.array([0, 100])}, "100 frames"),
     "fewer than the 5 neurons with positions": ({"neurons": 4}, "4"),
-    "NaN or infinite values": (nan_in_two_neurons(), "2 of 12 neurons, 1 of 200 frames"),
+    "NaN or infinite values": (nan_in_two_neurons(), "1 of 200 frames, 2 of 12 neurons: roi 0, 1"),
     "traces said to be events that look like dff": ({"trace_kind": "events"}, ""),
-    "constant traces": ({"traces": np.vstack([arrays(11)["traces"], np.ones(200)])}, "1 of 12 neurons"),
-    "traces that stand at their maximum": ({"traces": np.minimum(arrays()["traces"], 0.1)}, "12 of 12 neurons"),
-    "neurons over 10 times as noisy": (one_empty_roi(), "1 of 12 neurons"),
+    "constant traces": ({"traces": np.vstack([arrays(11)["traces"], np.ones(200)])}, "1 of 12 neurons: roi 11"),
+    "traces that stand at their maximum": (
+        {"traces": np.minimum(arrays()["traces"], 0.1)},
+        "12 of 12 neurons: roi 0, 1",
+    ),
+    "neurons over 10 times as noisy": (one_empty_roi(), "1 of 12 neurons: roi 0"),
     "baselines that wander": (drifting(), "median 2"),
-    "neurons with exactly the trace": ({"traces": np.tile(arrays(6)["traces"], (2, 1))}, "6 of 12 neurons"),
-    "pairs within 10 px": (two_halves_of_one_cell(), "1, for example roi 2 and 3"),
+    "neurons with exactly the trace": ({"traces": np.tile(arrays(6)["traces"], (2, 1))}, "6 of 12 neurons: roi 6, 7"),
+    "pairs within 10 px": (two_halves_of_one_cell(), "1: roi 2 with 3"),
     "a field wider than 5 mm": ({"centroids": 1e4 * arrays()["centroids"], "coordinate_unit": "um"}, ""),
     "all positions within 20 px": ({"centroids": arrays()["centroids"] / 10}, ""),
     "more neurons within 10 µm": ({"neurons": 120, "centroids": None, "coordinate_unit": "um"}, ""),
-    "neurons at exactly the position": ({"centroids": np.repeat(arrays(6)["centroids"], 2, axis=0)}, "6 of 12"),
-    "too few near or far neurons": ({"centroids": 2.0 ** np.arange(12)[:, None] * [1, 0]}, ""),
+    "neurons at exactly the position": (
+        {"centroids": np.repeat(arrays(6)["centroids"], 2, axis=0)},
+        "6 of 12 neurons: roi 1, 3",
+    ),
+    "too few near or far neurons": (
+        {"centroids": 2.0 ** np.arange(12)[:, None] * [1, 0]},
+        "5 of 12 neurons: roi 7, 8, 9, 10, 11",
+    ),
 }
 
 
@@ -182,6 +191,24 @@ def test_two_recordings_with_the_same_arrays_or_id_are_found(tmp_path):
     assert problems(tmp_path / "in") == [
         ("a recording_id that another recording has", ""),
         ("exactly the arrays of another recording", "as a"),
+    ]
+
+
+def test_kinds_of_traces_in_one_folder_are_found(tmp_path, inspect):
+    for n, kind in enumerate(("dff", "fluorescence", "dff")):
+        save(tmp_path / "in" / f"{n}.npz", seed=n, trace_kind=kind)
+    assert inspect(tmp_path / "in")[1].split("\n")[1] == (
+        "problem: 1: another kind of traces than the dff of the others (fluorescence); make one build for each kind"
+    )
+
+
+def test_rates_that_differ_by_over_a_tenth_are_found(tmp_path, inspect):
+    for name, rate in {"a": 5.4, "b": 5.0, "c": 10.0}.items():
+        save(tmp_path / "in" / f"{name}.npz", seed=ord(name), sampling_rate=rate)
+    assert inspect(tmp_path / "in")[1].split("\n")[1:3] == [
+        "problem: c: sampled over 10 % faster than the 5 Hz of the slowest (10 Hz); "
+        "import all with --resample-to 5, or make one build for each rate",
+        "",
     ]
 
 
@@ -269,7 +296,7 @@ def test_every_measure_is_in_the_json_file_as_plain_json(tmp_path, inspect):
     (one,) = measures["recordings"]
     assert one["noise"][11] is None and len(one["noise"]) == len(one["drift"]) == len(one["roi_ids"]) == 12
     assert one["distances"]["radius"] == one["distances"]["quantiles"][1]
-    assert measures["problems"][0]["value"] == "1 of 12 neurons"
+    assert measures["problems"][0]["value"] == "1 of 12 neurons: roi 11"
 
 
 def png_size(path):
@@ -361,5 +388,5 @@ def test_the_neuropil_coefficient_changes_what_is_measured():
 @real("suite2p_plane0")
 def test_the_empty_roi_of_a_real_plane_is_found(inspect):
     code, out, _ = inspect(REAL / "suite2p_plane0", "--sampling-rate", 10)
-    assert code == 0 and "neurons over 10 times as noisy as the others (1 of 20 neurons)" in out
+    assert code == 0 and "neurons over 10 times as noisy as the others (1 of 20 neurons: roi " in out
     assert inspect(REAL / "suite2p_plane0")[0] == 2

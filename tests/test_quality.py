@@ -117,7 +117,7 @@ def test_distances_and_neurons_without_neighbours_are_counted_as_the_processor_d
     traces, centroids = row_of_six()
     got = measure(recording(traces, centroids=centroids, coordinate_unit="um"), 3, "um").distances
     # 0 1 2 3 10 12: fifteen distances from 1 to 12, the eighth 7; the last two neurons have each other only.
-    assert (got.quantiles[2], got.quantiles[-1], got.extent, got.radius, got.alone) == (7, 12, (12, 0), 3, 2)
+    assert (got.quantiles[2], got.quantiles[-1], got.extent, got.radius) == (7, 12, (12, 0), 3) and got.alone == (4, 5)
     processor = NeurtProcessor(neighbour_radius=3, radius_unit="um")
     dropped = processor.channels_and_dropped(traces, centroids, "um", "error")[1]
     assert dropped == {"fewer than 2 near or far neurons": [4, 5]}
@@ -127,14 +127,14 @@ def test_a_neuron_at_the_radius_is_neither_near_nor_far():
     # Of 0 1 2 3 10, every neuron has the last one alone beyond 3; two lie exactly 3 apart.
     centroids = np.array([[x, 0] for x in (0, 1, 2, 3, 10)], dtype=float)
     got = measure(recording(RNG.random((5, 40)), centroids=centroids, coordinate_unit="um"), 3, "um").distances
-    assert got.alone == 5
+    assert got.alone == (0, 1, 2, 3, 4)
 
 
 def test_a_radius_that_is_a_quantile_is_the_one_of_the_processor():
     traces, centroids = random_field()
     got = measure(recording(traces, centroids=centroids, coordinate_unit="px"), 0.2).distances
     dropped = NeurtProcessor(neighbour_radius=0.2).channels_and_dropped(traces, centroids, "px", "error")[1]
-    assert got.alone == sum(map(len, dropped.values())) and 0 < got.radius < got.quantiles[1]
+    assert got.alone == tuple(sorted(sum(dropped.values(), []))) and 0 < got.radius < got.quantiles[1]
 
 
 def test_a_radius_in_another_unit_than_the_positions_counts_nothing():
@@ -152,14 +152,24 @@ def test_a_large_field_is_judged_by_some_of_its_neurons(monkeypatch):
     assert got.radius == got.quantiles[1] and got.alone is None
 
 
-def test_nan_constant_clipped_and_repeated_traces_are_counted():
+def test_neurons_without_positions_keep_their_rows():
+    centroids = np.array([[np.nan, np.nan], *([x, 0] for x in (0, 1, 2, 3, 10, 10, 12))])
+    traces = RNG.standard_normal((8, 40))
+    got = measure(recording(traces, centroids=centroids, coordinate_unit="um"), 2.5, "um").distances
+    assert (got.same_position, got.alone) == ((6,), ())
+    got = measure(recording(traces, centroids=centroids, coordinate_unit="um"), 1.5, "um").distances
+    # Within 1.5 lie one neighbour of 0 and of 3, one of each at 10, none of 12.
+    assert got.alone == (1, 4, 5, 6, 7)
+
+
+def test_nan_constant_clipped_and_repeated_traces_are_found():
     wave = np.sin(np.arange(900) / 10) + 0.001 * RNG.standard_normal(900)
     events = (RNG.random(900) < 0.1).astype(float)
     traces = np.stack([wave, np.minimum(wave, 0.5), wave, np.ones(900), events, wave + 1])
     traces[5, [3, 4]] = np.nan, np.inf
     got = measure(recording(traces))
-    assert (got.constant, got.saturated, got.identical, got.neurons) == (1, 1, 1, 6)
-    assert (got.nan_neurons, got.nan_frames, got.nan_share) == (1, 2, 2 / 5400)
+    assert (got.constant, got.saturated, got.identical, got.neurons) == ((3,), (1,), (2,), 6)
+    assert (got.nan_neurons, got.nan_frames, got.nan_share) == ((5,), 2, 2 / 5400)
     assert got.distances is None and got.positioned == 0
 
 
@@ -167,7 +177,7 @@ def test_rejected_neurons_are_counted_and_not_measured():
     traces = RNG.standard_normal((3, 60))
     traces[1] = np.nan
     got = measure(recording(traces, accepted=np.array([True, False, True])))
-    assert (got.neurons, got.rejected, got.nan_neurons, got.roi_ids) == (2, 1, 0, ("n0", "n2"))
+    assert (got.neurons, got.rejected, got.nan_neurons, got.roi_ids) == (2, 1, (), ("n0", "n2"))
 
 
 def test_noise_is_absolute_for_dff_alone():
