@@ -10,6 +10,7 @@ import scipy.io
 from matlab_files import read_suite2p
 from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers import detect
+from neurt.dataset_scripts.readers.source import NothingUsable
 from neurt.dataset_scripts.readers.suite2p import find_suite2p
 
 REAL = Path(os.environ.get("NEURT_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
@@ -69,11 +70,31 @@ def test_dff_divides_by_no_less_than_a_tenth_of_the_median(tmp_path):
     (got,) = read_suite2p(tmp_path / "plane0", RATE)
     # y is 2 and 102; a tenth of the median of F is 10.
     np.testing.assert_allclose(got.traces[0, [0, -1]], [-0.8, 9.2], rtol=1e-5)
+    assert got.source["notes"] == [
+        "f0 is a tenth of the median fluorescence, since the 10th percentile less neuropil is below it, in 1 of 1 "
+        "neurons: roi 0"
+    ]
 
 
-def test_dff_without_a_positive_baseline_is_refused(tmp_path):
+def test_neurons_without_a_positive_baseline_are_left_out_and_named(tmp_path):
+    F = plane_arrays()["F"]
+    F[2:] *= -1
+    write_plane(tmp_path / "plane0", F=F)
+    for options, roi_ids, left_out in (({}, ("0",), "1 of 2"), ({"all_rois": True}, ("0", "1"), "2 of 4")):
+        (got,) = read_suite2p(tmp_path / "plane0", RATE, **options)
+        rois = "2" if left_out == "1 of 2" else "2, 3"
+        note = f"left out as f0 is not above 0: {left_out} neurons: roi {rois}; --trace-kind fluorescence keeps them"
+        assert (got.roi_ids, got.source["notes"]) == (roi_ids, [note])
+        np.testing.assert_allclose(got.traces[0, 0], -3.9 / 96.9, rtol=1e-5)
+        np.testing.assert_array_equal(got.centroids, [[0, 0], [1, 10]][: len(roi_ids)])
+        assert got.accepted.tolist() == [True, False][: len(roi_ids)]
+    (got,) = read_suite2p(tmp_path / "plane0", RATE, trace_kind="fluorescence")
+    assert got.roi_ids == ("0", "2")
+
+
+def test_a_plane_without_any_positive_baseline_has_nothing_to_use(tmp_path):
     write_plane(tmp_path / "plane0", F=np.zeros((4, 40), np.float32))
-    with pytest.raises(ValueError, match="2 of 2 neurons; pass --trace-kind fluorescence"):
+    with pytest.raises(NothingUsable, match="none of its 2 neurons has a baseline above 0.*--trace-kind fluorescence"):
         list(read_suite2p(tmp_path / "plane0", RATE))
 
 

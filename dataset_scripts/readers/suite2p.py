@@ -16,7 +16,7 @@ import numpy as np
 from ..metadata import Facts
 from ..recording import Recording
 from ..safe_pickle import load_object_array
-from ..wording import cannot_read
+from ..wording import cannot_read, some
 from .matlab import open_matlab, variables_in_matlab
 from .source import (
     Found,
@@ -116,13 +116,14 @@ def read_plane(
         facts: What is stated about it. A stated sampling rate wins over the one in the file.
         trace_kind: "dff", the default, is (y - f0) / f0 with y = F - c Fneu and f0 the 10th percentile of y over the
             recording, but at least a tenth of the median of F, which keeps the division sane where the neuropil is as
-            bright as the cell. "fluorescence" is y. One baseline for the whole recording, since a running one removes
-            slow activity and depends on a window length; it leaves bleaching and drift in.
+            bright as the cell. A note names the neurons where it is that, and those left out as their f0 is not above
+            0. "fluorescence" is y. One baseline for the whole recording, since a running one removes slow activity
+            and depends on a window length; it leaves bleaching and drift in.
         neuropil_coefficient: c, suite2p's default 0.7.
         all_rois: Keep the ROIs that suite2p or its user rejected too; `accepted` says which those are.
 
     Raises:
-        ValueError: If a file is missing, damaged or of another shape, or there is no rate.
+        ValueError: If a file is missing, damaged or of another shape, there is no rate, or no neuron to keep.
     """
     kind = chosen_trace_kind(trace_kind, _PREPARATION, "suite2p")
     check_neuropil_coefficient(neuropil_coefficient)
@@ -135,11 +136,14 @@ def read_plane(
     F = np.asarray(plane.F[kept], dtype=np.float32)
     Fneu = np.asarray(plane.Fneu[kept], dtype=np.float32) if neuropil_coefficient > 0 else np.zeros((1, 1), np.float32)
     with np.errstate(invalid="ignore"):  # infinite less infinite
-        corrected = F - np.float32(neuropil_coefficient) * Fneu
-    med = None if plane.med is None else plane.med[kept]
-    centroids, unit = scaled_centroids(None if med is None else med[:, ::-1], "px", facts.um_per_pixel)
+        traces = F - np.float32(neuropil_coefficient) * Fneu
+    read, notes = (F, Fneu, None if plane.med is None else plane.med[kept]), {}
+    if kind == "dff":
+        traces, kept, notes = _dff(traces, F, kept)
+    centroids = None if plane.med is None else plane.med[kept, ::-1]
+    centroids, unit = scaled_centroids(centroids, "px", facts.um_per_pixel)
     yield Recording(
-        traces=_dff(corrected, F, source.file) if kind == "dff" else corrected,
+        traces=traces,
         sampling_rate=rate,
         roi_ids=tuple(str(roi) for roi in kept),
         centroids=centroids,
@@ -156,25 +160,39 @@ def read_plane(
             trace=_PREPARATION[kind],
             neuropil_coefficient=neuropil_coefficient,
             rate_from="ops.fs",
-            read=(F, Fneu, med),
-            notes={"ops.fs is not the stated sampling rate, which was used": differs},
+            read=read,
+            notes={"ops.fs is not the stated sampling rate, which was used": differs} | notes,
         ),
         **identity(source, facts),
     )
 
 
-def _dff(corrected: np.ndarray, F: np.ndarray, file: str) -> np.ndarray:
+def _dff(corrected: np.ndarray, F: np.ndarray, rois: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, bool]]:
+    """Return dF/F0 of the neurons with an F0 to divide by, which of `rois` (N,) they are, and notes."""
     # What is missing stays missing; the baseline is that of the frames that are there, NaN where there are none.
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
-        f0 = np.nanpercentile(corrected, 10, axis=1, keepdims=True)
-        f0 = np.maximum(f0, 0.1 * np.nanmedian(F, axis=1, keepdims=True))
-    if (f0 <= 0).any():
-        raise ValueError(
-            f"{file}: expected fluorescence above 0 to divide by, got a baseline at or below 0 in {(f0 <= 0).sum()} "
-            f"of {len(f0)} neurons; pass --trace-kind fluorescence"
+        percentile = np.nanpercentile(corrected, 10, axis=1, keepdims=True)
+        least = 0.1 * np.nanmedian(F, axis=1, keepdims=True)
+        f0 = np.maximum(percentile, least)
+    left_out = (f0 <= 0).ravel()
+    if left_out.all():
+        raise NothingUsable(
+            f"none of its {len(F)} neurons has a baseline above 0 to divide by; --trace-kind fluorescence keeps them"
         )
+    raised = (percentile < least).ravel() & ~left_out
+    notes = {
+        "f0 is a tenth of the median fluorescence, since the 10th percentile less neuropil is below it, in "
+        f"{_named(raised, rois)}": raised.any(),
+        f"left out as f0 is not above 0: {_named(left_out, rois)}; "
+        "--trace-kind fluorescence keeps them": left_out.any(),
+    }
+    f0 = f0[~left_out]
     with np.errstate(invalid="ignore"):
-        return ((corrected - f0) / f0).astype(np.float32)
+        return ((corrected[~left_out] - f0) / f0).astype(np.float32), rois[~left_out], notes
+
+
+def _named(which: np.ndarray, rois: np.ndarray) -> str:
+    return f"{which.sum()} of {len(rois)} neurons: roi {some(rois[which].astype(str).tolist())}"
 
 
 def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, bool]:
