@@ -171,7 +171,7 @@ def test_unix_times_in_seconds_are_read_too(tmp_path):
     ("times", "options", "message"),
     [
         (None, {}, "got neither timeStamps.csv nor neural_timestamp.csv beside it or one folder up; pass --samp"),
-        (np.arange(40) * 50 - 129_000 * (np.arange(40) >= 7), {}, "go back by 129 s at frame 7; pass --sampling-rate"),
+        (np.arange(40) * 50 - 129_000 * (np.arange(40) >= 7), {}, r"7 \(frames are about 1/20 s apart\); pass --samp"),
         (np.arange(39) * 50, {}, "no time of frame 39"),
         (np.arange(40) * 50, {"frames": range(1, 41)}, "no time of frame 0"),
         (np.cumsum(np.tile([10, 100], 20)), {}, r"irregular \(\d+% of the steps are far"),
@@ -189,6 +189,21 @@ def test_without_usable_times_the_rate_is_asked_for(tmp_path, times, options, me
         read(tmp_path, Facts())
     assert "\n" not in str(error.value)
     assert read(tmp_path)[0].sampling_rate == 20
+
+
+def test_times_that_go_back_are_noted_beside_a_stated_rate(tmp_path):
+    write_session(tmp_path)
+    write_times(tmp_path / "timeStamps.csv", np.arange(40) * 50 - 129_000 * (np.arange(40) >= 7))
+    (got,) = read(tmp_path)
+    assert "its timestamps go back by 129 s at frame 7; the stated rate was used" in got.source["notes"]
+    assert got.segment_starts == (0,)
+
+
+def test_traces_that_minian_did_not_save_are_asked_of_those_that_are_there(tmp_path):
+    write_session(tmp_path)
+    message = r"expected S\.zarr for --trace-kind deconvolved, found A\.zarr, C\.zarr; choose denoised$"
+    with pytest.raises(ValueError, match=message):
+        read(tmp_path, trace_kind="deconvolved")
 
 
 def test_two_files_of_timestamps_ask_for_the_rate(tmp_path):
@@ -312,13 +327,13 @@ def test_footprints_that_are_not_finite_are_refused(tmp_path):
         read(tmp_path)
 
 
-@pytest.mark.parametrize("name", ["C.zarr/frame", "A.zarr/unit_id", "S.zarr/S"])
+@pytest.mark.parametrize("name", ["C.zarr/frame", "A.zarr/unit_id"])
 def test_an_array_that_is_not_there_is_named(tmp_path, name):
     write_session(tmp_path)
     for path in (tmp_path / name).glob(".z*"):
         path.unlink()
     with pytest.raises(ValueError, match=f"(?s){name.split('/')[0]}/.*: expected a zarr array"):
-        read(tmp_path, trace_kind="deconvolved" if "S" in name else "denoised")
+        read(tmp_path)
 
 
 def test_units_of_another_session_are_refused(tmp_path):
@@ -355,9 +370,10 @@ def test_the_real_session_is_refused_for_its_times_and_read_with_a_rate(monkeypa
 
     name, found = detect(REAL / "minian_ca1")
     assert (name, [s.recording for s in found.sources]) == ("minian", ["minian_ca1"])
-    with pytest.raises(ValueError, match="timestamps that go back by 129 s at frame 4402; pass --sampling-rate"):
+    with pytest.raises(ValueError, match="go back by 129 s at frame 4402 .frames are about 1/20.2 s apart.; pass"):
         list(read_minian(found.sources[0], Facts()))
     (got,) = read_minian(found.sources[0], RATE)
+    assert "its timestamps go back by 129 s at frame 4402; the stated rate was used" in got.source["notes"]
     (expected,) = real_recordings.minian_ca1()
     np.testing.assert_array_equal(got.traces, expected["x"])
     np.testing.assert_allclose(got.centroids, expected["xy"], rtol=1e-6)

@@ -4,6 +4,7 @@
 height, width) are the footprints. Units are matched by `unit_id`, which has gaps where units were merged or dropped.
 """
 
+import contextlib
 import os
 import re
 from collections.abc import Iterator
@@ -74,7 +75,8 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
 
     Args:
         source: The folder.
-        facts: What is stated about it. A stated sampling rate wins over the timestamps, which are not read then.
+        facts: What is stated about it. A stated sampling rate wins over the timestamps; where they go back, a note
+            says so.
         trace_kind: "denoised" is C, the default, "deconvolved" is S, "fluorescence" is C + YrA.
 
     Raises:
@@ -82,9 +84,12 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
             or there is no rate.
     """
     kind = chosen_trace_kind(trace_kind, _TRACES, "minian")
+    _check_stores(source, kind)
     units, frames, traces = _read_traces(source, *_TRACES[kind])
-    times, rate_from = None, "stated"
-    if not facts.sampling_rate:
+    times, rate_from, backwards = None, "stated", None
+    if facts.sampling_rate:
+        backwards = _goes_back(source, frames)
+    else:
         timestamps = _timestamps_file(source)
         times, rate_from = _times(timestamps, frames, source.file), timestamps.name
     rate, starts = _clock(frames, times, facts.sampling_rate, source.file)
@@ -109,6 +114,7 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
             read=(units, traces, pixels),
             notes={
                 "chunks that are not there were read as the fill value of their array": not complete,
+                f"its timestamps go back {backwards}; the stated rate was used": backwards is not None,
                 "frames that are left out begin a new segment": len(starts) > 1,
                 "there is no A.zarr, and so there are no positions": pixels is None,
                 "units without a footprint in A.zarr have no position": pixels is not None and np.isnan(pixels).any(),
@@ -116,6 +122,17 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
         ),
         **identity(source, facts),
     )
+
+
+def _check_stores(source: Source, kind: str) -> None:
+    there = sorted(path.name for path in source.path.glob("*.zarr") if path.is_dir())
+    stores = {kind: [f"{name}.zarr" for name in names] for kind, names in _TRACES.items()}
+    missing = [store for store in stores[kind] if store not in there]
+    if missing:
+        others = " or ".join(other for other, needed in stores.items() if set(needed) <= set(there))
+        raise ValueError(
+            f"{source.file}: expected {missing[0]} for --trace-kind {kind}, found {some(there)}; choose {others}"
+        )
 
 
 def _read_traces(source: Source, first: str, *others: str) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
@@ -223,10 +240,27 @@ def _clock(
     if times is None:
         return stated, segment_starts(left_out)
     steps = np.diff(times)
-    if (steps < 0).any():
-        worst = int(np.argmin(steps))
-        raise missing_rate(file, f"timestamps that go back by {-steps[worst]:.3g} s at frame {frames[worst + 1]:g}")
+    backwards = _worst_step_back(frames, times)
+    if backwards:
+        usual = float(np.median(steps))
+        apart = f" (frames are about 1/{1 / usual:.3g} s apart)" if usual > 0 else ""
+        raise missing_rate(file, f"timestamps that go back {backwards}{apart}")
     return rate_of(steps[~left_out], partial(missing_rate, file)), segment_starts(left_out | holes(steps))
+
+
+def _goes_back(source: Source, frames: np.ndarray) -> str | None:
+    """Return how far timestamps that are not needed go back, if they are there and can be read."""
+    with contextlib.suppress(ValueError):
+        return _worst_step_back(frames, _times(_timestamps_file(source), frames, source.file))
+    return None
+
+
+def _worst_step_back(frames: np.ndarray, times: np.ndarray) -> str | None:
+    steps = np.diff(times)
+    if not (steps < 0).any():
+        return None
+    worst = int(np.argmin(steps))
+    return f"by {-steps[worst]:.3g} s at frame {frames[worst + 1]:g}"
 
 
 MINIAN = Reader(find_minian, read_minian, frozenset({"trace_kind"}))
