@@ -36,7 +36,7 @@ class Facts:
         um_per_pixel: Edge of a pixel in µm.
         indicator: For example "GCaMP6s".
         brain_area: For example "V1".
-        positions: A CSV file of positions beside the file.
+        positions: A CSV file of positions: its path from the folder of the file, or from where the command runs.
         split: "train", "validation" or "test".
         labels: Everything else; the same names for every file of one table.
     """

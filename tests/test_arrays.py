@@ -96,6 +96,8 @@ def test_the_digest_is_of_the_numbers_not_of_the_file(tmp_path):
 def test_keys_that_are_not_read_are_named(tmp_path):
     (got,) = read(save_npz(tmp_path / "a.npz", speed=np.zeros(40)))
     assert got.source["notes"] == ["keys that are not read: speed"]
+    (got,) = read(save_npz(tmp_path / "b.npz", subject=np.array("m1"), speed=np.zeros(40), subject_id=None))
+    assert got.source["notes"] == ["keys that are not read: speed, subject; did you mean subject_id?"]
 
 
 @pytest.mark.parametrize(
@@ -184,6 +186,15 @@ def test_positions_come_from_a_second_table_by_name(tmp_path, unit, scale):
     (got,) = read(tmp_path, facts, trace_kind="dff")
     np.testing.assert_array_equal(got.centroids, np.array([[1, np.nan], [3, 4]]) * scale)
     assert got.coordinate_unit == "um"
+
+
+def test_positions_may_be_given_from_where_the_command_runs(tmp_path, monkeypatch):
+    (tmp_path / "in").mkdir()
+    save_csv(tmp_path / "in" / "m1.csv")
+    (tmp_path / "in" / "where.csv").write_text("roi_id,x_um,y_um\nb,3,4\na,1,2\n")
+    monkeypatch.chdir(tmp_path)
+    (got,) = read(tmp_path / "in", Facts(positions="in/where.csv"), trace_kind="dff")
+    np.testing.assert_array_equal(got.centroids, [[1, 2], [3, 4]])
 
 
 @pytest.mark.parametrize(

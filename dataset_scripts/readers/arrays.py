@@ -5,7 +5,8 @@ An archive holds `traces` (N, T) and, where known, `sampling_rate` (Hz), `centro
 `recording_id`, `subject_id`, `session_id`, `field`, `modality`, `brain_area` and `indicator`.
 """
 
-from collections.abc import Iterator, Mapping
+import difflib
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -79,10 +80,16 @@ def read_npz(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
             "npz",
             rate_from="sampling_rate",
             read=(traces, centroids),
-            notes={f"keys that are not read: {some(ignored)}": bool(ignored)},
+            notes={f"keys that are not read: {some(ignored)}{_meant(ignored, archive)}": bool(ignored)},
         ),
         **identity(source, facts.or_else(_facts_inside(archive, source.file))),
     )
+
+
+def _meant(ignored: Sequence[str], archive: Mapping[str, np.ndarray]) -> str:
+    absent = sorted(_KEYS - archive.keys())
+    close = dict.fromkeys(key for name in ignored for key in difflib.get_close_matches(name, absent, n=1))
+    return f"; did you mean {', '.join(close)}?" if close else ""
 
 
 def _facts_inside(archive: Mapping[str, np.ndarray], file: str) -> Facts:

@@ -66,8 +66,7 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     traces = np.stack([as_float32(columns[header.index(name)]) for name in neurons])
     centroids, unit = None, None
     if facts.positions:
-        path = source.path.parent / facts.positions
-        pixels, unit = _read_positions(path, neurons, traces.shape[1], source.file)
+        pixels, unit = _read_positions(_positions_file(source, facts.positions), neurons, traces.shape[1], source.file)
         centroids, unit = scaled_centroids(pixels, unit, facts.um_per_pixel)
     rate, starts = facts.sampling_rate, (0,)
     if _TIME in header:
@@ -92,10 +91,16 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     )
 
 
+def _positions_file(source: Source, positions: str) -> Path:
+    """Return the file beside the recording, or the one that the path leads to from where the command runs."""
+    beside = source.path.parent / positions
+    return Path(positions) if Path(positions).is_file() and not beside.exists() else beside
+
+
 def _read_positions(path: Path, neurons: Sequence[str], frames: int, file: str) -> tuple[np.ndarray, str]:
     """Return positions (N, 2) and their unit."""
     if not path.exists():
-        raise ValueError(f"{path}: expected a CSV file of positions, found none; give its path beside the recording")
+        raise ValueError(f"{path}: expected a CSV file of positions, found none; correct its path")
     header = header_of(path)
     units = [unit for unit in ("um", "px") if {f"x_{unit}", f"y_{unit}"} <= set(header)]
     if "roi_id" not in header or len(units) != 1:
