@@ -10,8 +10,9 @@ from huggingface_hub import DatasetCardData
 from ..processing_neurt import MIN_NEURONS
 from .build_manifest import by_split, further_columns
 from .parquet_rows import LONG_COLUMNS, build_schema
+from .preparation import preparation_notes
 from .recording import SIMULATED
-from .wording import printable, some, value_range
+from .wording import printable, some, tallied, value_range
 
 _COLUMNS = """\
 | column | type | meaning |
@@ -33,8 +34,8 @@ _USE = """\
 ```python
 from datasets import load_dataset
 
-traces = load_dataset(folder)
-units = load_dataset(folder, "units")
+traces = load_dataset("PATH/TO/THIS/FOLDER")
+units = load_dataset("PATH/TO/THIS/FOLDER", "units")
 ```"""
 
 _MARKUP = frozenset("\\`*_[]|~$#")
@@ -60,8 +61,8 @@ def render_card(manifest: Mapping[str, Any]) -> str:
         _USE,
         "## Contents\n\n" + _contents(files),
         "## Columns\n\n" + _columns(files, manifest["class_labels"], meanings),
-        "## How it was made\n\n" + _steps(steps) + f"\n\nThe layout is format {manifest['format']} of NEuRT builds; "
-        "`manifest.json` has the SHA-256 of every file.",
+        "## How it was made\n\n" + _steps(steps) + _traces(files),
+        f"The layout is format {manifest['format']} of NEuRT builds; `manifest.json` has the SHA-256 of every file.",
         *_section("Changes from the source", "changes", origins),
         "## Licence\n\n" + _licence(steps),
         *_section("Citation", "citation", origins),
@@ -205,6 +206,19 @@ def _steps(steps: Sequence[Mapping[str, Any]]) -> str:
         if len(dropped) > _MOST_LEFT_OUT:
             lines.append(f"  - left out: {len(dropped) - _MOST_LEFT_OUT} more, see `manifest.json`")
     return "\n".join(lines)
+
+
+def _traces(files: Sequence[Mapping[str, Any]]) -> str:
+    """Say what the traces are in their source and what was done to them since, with how many recordings each is of."""
+    stated = [entry["source"] for entry in files if "trace" in entry["source"]]
+    kinds = tallied(map(_trace, stated), len(files))
+    notes = [*(f"traces: {kind}" for kind in kinds), *preparation_notes(files)]
+    return "".join(f"\n- {_text(note)}" for note in notes)
+
+
+def _trace(source: Mapping[str, Any]) -> str:
+    coefficient = source.get("neuropil_coefficient")
+    return f"{source['trace']}" + ("" if coefficient is None else f", c = {coefficient}")
 
 
 def _section(heading: str, key: str, origins: Iterable[Mapping[str, Any]]) -> list[str]:

@@ -3,7 +3,7 @@
 import dataclasses
 import itertools
 import os
-from collections import Counter
+from collections import defaultdict
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any
@@ -15,11 +15,11 @@ from ..processing_neurt import MIN_FRAMES, MIN_NEURONS
 from .labels import LabelTable, check_all_labelled, read_labels, with_labels
 from .metadata import Facts, match_metadata, read_metadata
 from .parquet_build import BuildSummary, write_build
-from .preparation import Preparation, name_with_file, prepare, require_above_zero
+from .preparation import Preparation, name_with_file, preparation_notes, prepare, require_above_zero
 from .readers import READERS, detect
 from .readers.source import Found, NothingUsable, Source, identity
 from .recording import Recording
-from .wording import count, some, tallied, value_range
+from .wording import count, some, tallied
 
 
 @dataclasses.dataclass(frozen=True)
@@ -112,7 +112,7 @@ def import_recordings(
         dropped=dropped,
         class_labels=table.class_labels if table else None,
     )
-    return ImportSummary(format, build, tuple(_notes(build.files, facts, all_rois)))
+    return ImportSummary(format, build, tuple(_notes(build, facts, all_rois)))
 
 
 def given(**options: Any) -> dict[str, Any]:
@@ -237,7 +237,8 @@ def _constant(traces: np.ndarray) -> np.ndarray:
     return np.fmin.reduce(traces, axis=1) == np.fmax.reduce(traces, axis=1)
 
 
-def _notes(files: Sequence[Mapping[str, Any]], facts: Mapping[str, Facts], all_rois: bool) -> Iterator[str]:
+def _notes(build: BuildSummary, facts: Mapping[str, Facts], all_rois: bool) -> Iterator[str]:
+    files = build.files
     sources = [entry["source"] for entry in files]
     yield from tallied((note for source in sources for note in source["notes"]), len(files))
     curated = [source for source in sources if source.get("accepted_rois") is not None]
@@ -245,7 +246,8 @@ def _notes(files: Sequence[Mapping[str, Any]], facts: Mapping[str, Facts], all_r
         accepted, rois = (sum(source[key] for source in curated) for key in ("accepted_rois", "rois"))
         others = "" if accepted == rois else f"; the others are {'kept as rejected' if all_rois else 'left out'}"
         yield f"{accepted} of {rois} ROIs are accepted by their curator{others}"
-    yield from _preparation_notes(files)
+    yield from preparation_notes(files)
+    yield from _same_data(files, build.held)
     unstated = [e for e in files if facts[e["source"]["file"]].subject is None and e["subject_id"] == e["session_id"]]
     if unstated:
         yield f"no subject is stated for {count(len(unstated), 'recording')}: each session counts as its own subject"
@@ -256,22 +258,17 @@ def _notes(files: Sequence[Mapping[str, Any]], facts: Mapping[str, Facts], all_r
             yield f"subject {subject} stands in {' and '.join(splits)}: no score across them is one on a new animal"
 
 
-def _preparation_notes(files: Iterable[Mapping[str, Any]]) -> Iterator[str]:
-    prepared = [entry["source"]["preparation"] | entry for entry in files if "preparation" in entry["source"]]
-    filled = [each for each in prepared if "gaps_filled" in each]
-    if filled:
-        gaps, neurons = (sum(each[key] for each in filled) for key in ("gaps_filled", "neurons_with_gaps"))
-        yield (
-            f"{count(gaps, 'gap')} of NaN or infinite values in {count(neurons, 'neuron')} of "
-            f"{count(len(filled), 'recording')} filled by straight lines, the longest "
-            f"{max(each['longest_gap_s'] for each in filled):g} s"
-        )
-    for dff, times in Counter(each["dff"] for each in prepared if "dff" in each).items():
-        yield f"dF/F made of {count(times, 'recording')}: {dff}"
-    resampled = [each for each in prepared if "resampled_from" in each]
-    if resampled:
-        before, after = (value_range(each[key] for each in resampled) for key in ("resampled_from", "sampling_rate"))
-        yield f"{count(len(resampled), 'recording')} resampled from {before} Hz to {after} Hz"
+def _same_data(files: Iterable[Mapping[str, Any]], held: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Name the new recordings that hold what others do, as a file does that was copied under another name."""
+    named = defaultdict(list)
+    for entry in held:
+        named[entry["source"].get("sha256")].append(entry["recording_id"])
+    for digest in dict.fromkeys(entry["source"]["sha256"] for entry in files):
+        if len(named[digest]) > 1:
+            yield (
+                f"the same data stand in {count(len(named[digest]), 'recording')}: {some(named[digest])}; leave all "
+                "but one out, or animals count twice"
+            )
 
 
 def _position_notes(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:

@@ -9,7 +9,8 @@ recorded; then the new frame rate. Nothing runs on across the start of a segment
 import dataclasses
 import itertools
 import math
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Iterable, Iterator, Mapping
 from fractions import Fraction
 from typing import Any
 
@@ -20,7 +21,7 @@ from scipy.signal import resample_poly
 from ..processing_neurt import MIN_FRAMES
 from .readers.source import NothingUsable
 from .recording import Recording
-from .wording import count, some
+from .wording import count, some, value_range
 
 NAN_POLICIES = ("refuse", "interpolate", "drop")
 EVENT_KINDS = ("deconvolved", "events")
@@ -106,6 +107,25 @@ def prepare(recording: Recording, preparation: Preparation) -> tuple[Recording, 
     if done:
         recording = dataclasses.replace(recording, source={**recording.source, "preparation": done})
     return recording, left_out
+
+
+def preparation_notes(files: Iterable[Mapping[str, Any]]) -> Iterator[str]:
+    """Say in words what was done to the recordings of these entries of a manifest."""
+    prepared = [entry["source"]["preparation"] | entry for entry in files if "preparation" in entry["source"]]
+    filled = [each for each in prepared if "gaps_filled" in each]
+    if filled:
+        gaps, neurons = (sum(each[key] for each in filled) for key in ("gaps_filled", "neurons_with_gaps"))
+        yield (
+            f"{count(gaps, 'gap')} of NaN or infinite values in {count(neurons, 'neuron')} of "
+            f"{count(len(filled), 'recording')} filled by straight lines, the longest "
+            f"{max(each['longest_gap_s'] for each in filled):g} s"
+        )
+    for dff, times in Counter(each["dff"] for each in prepared if "dff" in each).items():
+        yield f"dF/F made of {count(times, 'recording')}: {dff}"
+    resampled = [each for each in prepared if "resampled_from" in each]
+    if resampled:
+        before, after = (value_range(each[key] for each in resampled) for key in ("resampled_from", "sampling_rate"))
+        yield f"{count(len(resampled), 'recording')} resampled from {before} Hz to {after} Hz"
 
 
 def name_with_file(recording: Recording) -> str:

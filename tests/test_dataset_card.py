@@ -124,6 +124,26 @@ def test_the_steps_give_versions_parameters_and_what_was_left_out(tmp_path):
     assert "The layout is format 1 of NEuRT builds" in card
 
 
+def test_the_card_says_what_was_done_to_the_traces(tmp_path):
+    dff = {"dff": "(F - F0) / F0, F0 the running percentile 10 over 60 s"}
+    sources = [
+        {"trace": "F - c Fneu", "neuropil_coefficient": 0.7, "preparation": dff},
+        {"trace": "F - c Fneu", "neuropil_coefficient": 0.7},
+        {"trace": "estimates.C", "preparation": {"resampled_from": 30.0, "resampling": "low-pass filtered, 1/3"}},
+        {},
+    ]
+    card = built(tmp_path, *(recording(f"r{n}", source=source) for n, source in enumerate(sources)))
+    assert (
+        "\n- traces: F - c Fneu, c = 0.7 (2 of 4 recordings)\n- traces: estimates.C (1 of 4 recordings)\n"
+        "- dF/F made of 1 recording: (F - F0) / F0, F0 the running percentile 10 over 60 s\n"
+        "- 1 recording resampled from 30 Hz to 5.1 Hz\n"
+    ) in card
+
+
+def test_the_card_shows_how_to_open_the_build_with_a_path_to_fill_in(tmp_path):
+    assert 'load_dataset("PATH/TO/THIS/FOLDER", "units")' in built(tmp_path, recording())
+
+
 def test_text_from_outside_stays_text(tmp_path):
     labels = {"note": "<script>x</script> | [a](b)\n# c\x1b[2J\u202e $x$"}
     origin = {"title": "<b>\n---\n# t", "changes": ["[a](javascript:b)"], "licence": "x\n---\ny"}

@@ -277,6 +277,25 @@ def test_dff_is_made_of_fluorescence(tmp_path):
     assert "note: dF/F made of 1 recording: (F - F0) / F0, F0 the running percentile 10 over 8 s\n" in str(summary)
 
 
+def test_neurons_without_a_baseline_are_left_out_and_named(tmp_path):
+    traces = 9 + np.random.default_rng(0).random((6, 80))
+    traces[[1, 4], 20:60] *= -1
+    save(tmp_path / "in" / "a.npz", traces=traces, trace_kind="fluorescence")
+    save(tmp_path / "in" / "b.npz", traces=-traces[[0, 2, 3]], trace_kind="fluorescence", neurons=3)
+    summary = import_recordings(tmp_path / "in", tmp_path / "build", preparation=Preparation(dff_window=4.0))
+    why = "neurons have an F0 at or below 0 or a tenth of their median"
+    assert f"left out: a: 2 of 6 {why}: roi 1, 4\nleft out: b: 3 of 3 {why}\n" in str(summary)
+    dropped = read_manifest(tmp_path / "build")["steps"][0]["dropped"]
+    assert [entry.get("roi_ids") for entry in dropped] == [["1", "4"], None]
+
+
+def test_recordings_of_the_same_data_are_named(tmp_path):
+    for name, seed in (("a", 0), ("b", 1), ("c", 0)):
+        save(tmp_path / name / f"{name}.npz", traces=np.random.default_rng(seed).random((6, 40)))
+    a, b, c = (str(import_recordings(tmp_path / name, tmp_path / "build")) for name in "abc")
+    assert "same data" not in a + b and "note: the same data stand in 2 recordings: a, c;" in c
+
+
 def test_where_nothing_is_prepared_the_manifest_says_nothing_of_it(tmp_path):
     save(tmp_path / "in" / "a.npz")
     import_recordings(tmp_path / "in", tmp_path / "build")
