@@ -1,6 +1,7 @@
 """One recording in one picture: its traces, its neurons with one neighbourhood, and their noise levels."""
 
 import os
+import textwrap
 import warnings
 
 import matplotlib
@@ -9,7 +10,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.patches import Circle
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import LogLocator, MaxNLocator, NullLocator, StrMethodFormatter
 
 from ..writing_aside import file_aside
 from .quality import Quality, evenly, known_median
@@ -19,6 +20,9 @@ from .recording import Recording
 _NEAR, _FAR, _EXAMPLE, _MISSING = "#0072B2", "0.5", "#D55E00", "#56B4E9"
 _MOST_ROWS, _MOST_COLUMNS = 600, 1500
 _LEAST_Z, _MOST_Z = -1, 4
+_MOST_NAMED, _LONGEST_NAME = 30, 12
+# Largest over smallest noise level from which the axis is logarithmic, and from which only decades fit below it.
+_WIDE, _VERY_WIDE = 5, 300
 
 
 def recording_figure(recording: Recording, quality: Quality) -> Figure:
@@ -47,8 +51,7 @@ def save_figure(figure: Figure, path: str | os.PathLike) -> None:
 
 
 def _title(quality: Quality) -> str:
-    # A dollar sign in an id would begin a formula.
-    name = quality.recording_id.replace("$", r"\$")
+    name = _plain_text(quality.recording_id)
     origin = "simulated, " if quality.simulated else ""
     return (
         f"{name}: {origin}{quality.neurons} neurons, {quality.duration:.4g} s at {quality.sampling_rate:.4g} Hz, "
@@ -59,10 +62,11 @@ def _title(quality: Quality) -> str:
 def _draw_raster(panel: Axes, recording: Recording) -> None:
     traces = evenly(recording.traces, _MOST_ROWS)
     z = _binned(_standardised(traces), _MOST_COLUMNS)
+    order = _by_first_component(z)
     # White to black reads the same in print and without colour vision; missing frames stand out by hue.
     shades = matplotlib.colormaps["Greys"].with_extremes(bad=_MISSING)
     image = panel.imshow(
-        z[_by_first_component(z)],
+        z[order],
         aspect="auto",
         interpolation="nearest",
         cmap=shades,
@@ -79,11 +83,22 @@ def _draw_raster(panel: Axes, recording: Recording) -> None:
             borders, heights, "v", color=_EXAMPLE, markersize=3, clip_on=False, transform=panel.get_xaxis_transform()
         )
     some_of = f", {len(traces)} of {recording.num_neurons}" if len(traces) < recording.num_neurons else ""
-    panel.yaxis.set_major_locator(MaxNLocator(integer=True))
-    panel.set(xlabel="time (s)", ylabel=f"neurons by first principal component{some_of}")
+    rows = evenly(np.arange(len(traces)), _MOST_NAMED)
+    names = evenly(np.array(recording.roi_ids), _MOST_ROWS)[order[rows]]
+    panel.set_yticks(rows + 0.5, map(_short_name, names), fontsize="small")
+    panel.set(xlabel="time (s)", ylabel=f"roi, by first principal component{some_of}")
     missing = ", NaN in blue" if np.isnan(z).any() else ""
     marks = ", segments begin at ▾" if len(borders) else ""
     panel.set_title(f"Traces{missing}{marks}", loc="left", fontsize="medium", pad=10)
+
+
+def _short_name(roi: str) -> str:
+    return _plain_text(roi if len(roi) <= _LONGEST_NAME else f"{roi[: _LONGEST_NAME - 1]}…")
+
+
+def _plain_text(name: str) -> str:
+    # A dollar sign in an id would begin a formula.
+    return name.replace("$", r"\$")
 
 
 def _standardised(traces: np.ndarray) -> np.ndarray:
@@ -109,7 +124,8 @@ def _by_first_component(z: np.ndarray) -> np.ndarray:
 
 def _draw_map(panel: Axes, recording: Recording, quality: Quality) -> None:
     if quality.distances is None:
-        return _leave_empty(panel, "Positions", "fewer than two neurons have one")
+        why = "only one neuron has a position" if quality.positioned else "no neuron has a position"
+        return _leave_empty(panel, "Positions", why)
     positions = recording.centroids[recording.positioned].astype(np.float64)
     # An example in the middle of the field: its circle is seen whole.
     example = np.argmin(np.hypot(*(positions - np.median(positions, axis=0)).T))
@@ -120,13 +136,16 @@ def _draw_map(panel: Axes, recording: Recording, quality: Quality) -> None:
     near[example] = False
     far = ~near
     far[example] = False
+    name = f"roi {_short_name(quality.roi_ids[np.flatnonzero(recording.positioned)[example]])}"
+    panel.scatter(*positions[example], s=2 * size + 40, color=_EXAMPLE, marker="*", label=name, zorder=3)
+    others = "others"
     if radius is not None:
+        others = "far"
         panel.add_patch(Circle(positions[example], radius, fill=False, edgecolor=_EXAMPLE, linewidth=1.2))
-    within = "" if radius is None else f" within {radius:.3g} {unit}"
-    panel.scatter(*positions[example], s=2 * size + 40, color=_EXAMPLE, marker="*", label="one neuron", zorder=3)
-    panel.scatter(*positions[near].T, s=size, color=_NEAR, label=f"{near.sum()} near{within}")
+        within = f"{near.sum()} near within {radius:.3g} {unit}"
+        panel.scatter(*positions[near].T, s=size, color=_NEAR, label=within)
     panel.scatter(
-        *positions[far].T, s=size, facecolors="none", edgecolors=_FAR, linewidths=0.8, label=f"{far.sum()} far"
+        *positions[far].T, s=size, facecolors="none", edgecolors=_FAR, linewidths=0.8, label=f"{far.sum()} {others}"
     )
     panel.set_aspect("equal")
     panel.invert_yaxis()  # as in an image
@@ -148,18 +167,23 @@ def _draw_noise(panel: Axes, quality: Quality) -> None:
     levels = quality.noise[~np.isnan(quality.noise)]
     if not len(levels):
         return _leave_empty(panel, "Noise", "none to measure: most samples equal the one before")
-    # Logarithmic: one empty ROI may be a hundred times as noisy as the cells.
-    edges = np.geomspace(levels.min() / 1.05, levels.max() * 1.05, min(30, 6 + len(levels) // 4))
+    # One empty ROI may be a hundred times as noisy as the cells.
+    spread = levels.max() / levels.min()
+    logarithmic = spread > _WIDE
+    spaced = np.geomspace if logarithmic else np.linspace
+    edges = spaced(levels.min() / 1.05, levels.max() * 1.05, min(30, 6 + len(levels) // 4))
     panel.hist(levels, bins=edges, color="0.7", edgecolor="white", linewidth=0.5)
-    panel.set_xscale("log")
-    ticks = np.geomspace(edges[0], edges[-1], 4)
-    panel.set_xticks(ticks, [f"{tick:.2g}" for tick in ticks])
-    panel.minorticks_off()
+    if logarithmic:
+        panel.set_xscale("log")
+        panel.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if spread < _VERY_WIDE else (1,), numticks=9))
+        panel.xaxis.set_minor_locator(NullLocator())
+        panel.xaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     panel.yaxis.set_major_locator(MaxNLocator(integer=True))
     median = known_median(quality.noise)
     panel.axvline(median, color=_EXAMPLE, linewidth=1.5)
-    of = "ΔF/F" if quality.noise_is_absolute else "the trace's own SD"
-    panel.set(xlabel=f"noise level (% of {of} per √Hz)", ylabel="neurons")
+    of = "ΔF/F" if quality.noise_is_absolute else "the trace's SD"
+    scale = " (log scale)" if logarithmic else ""
+    panel.set(xlabel=f"noise in % of {of} per √Hz{scale}", ylabel="neurons")
     some_of = f" of {len(levels)} of {quality.neurons} neurons" if len(levels) < quality.neurons else ""
     panel.set_title(f"Noise{some_of}, median {median:.3g} %/√Hz", loc="left", fontsize="medium")
     panel.spines[["top", "right"]].set_visible(False)
@@ -167,5 +191,5 @@ def _draw_noise(panel: Axes, quality: Quality) -> None:
 
 def _leave_empty(panel: Axes, title: str, why: str) -> None:
     panel.set_title(title, loc="left", fontsize="medium")
-    panel.text(0.5, 0.5, why, ha="center", va="center", color="0.35", transform=panel.transAxes)
+    panel.text(0.5, 0.5, textwrap.fill(why, 32), ha="center", va="center", color="0.35", transform=panel.transAxes)
     panel.set(xticks=[], yticks=[])

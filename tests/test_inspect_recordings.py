@@ -328,7 +328,7 @@ def test_the_map_marks_near_and_far_neurons_of_one_in_the_middle():
     (circle,) = panel.patches
     assert tuple(circle.center) == (50, 50) and circle.radius == 30
     points = {points.get_label(): points.get_offsets().tolist() for points in panel.collections}
-    assert points["one neuron"] == [[50, 50]]
+    assert points["roi 0"] == [[50, 50]]
     assert points["2 near within 30 px"] == [[60, 50], [50, 70]]
     assert points["2 far"] == [[10, 50], [91, 50]]
 
@@ -336,9 +336,52 @@ def test_the_map_marks_near_and_far_neurons_of_one_in_the_middle():
 def test_the_raster_puts_together_what_is_active_together():
     wave = np.sin(np.arange(200) / 7)
     traces = np.stack([wave, -wave, wave, -wave, wave, -wave]) + 0.01 * arrays(6)["traces"]
-    image = panels(recording(neurons=6, traces=traces))["neurons by first principal component"].images[0].get_array()
+    image = panels(recording(neurons=6, traces=traces))["roi, by first principal component"].images[0].get_array()
     signs = np.sign(image[:, 11])
     assert signs.tolist() in ([1, 1, 1, -1, -1, -1], [-1, -1, -1, 1, 1, 1])
+
+
+def test_the_raster_names_its_rows():
+    panel = panels(recording(neurons=30))["roi, by first principal component"]
+    assert sorted(label.get_text() for label in panel.get_yticklabels()) == sorted(map(str, range(30)))
+    wave = np.sin(np.arange(200) / 7)
+    traces = np.array([[1], [-1]] * 30) * wave + 0.01 * arrays(60)["traces"]
+    panel = panels(recording(neurons=60, traces=traces))["roi, by first principal component"]
+    named = [int(label.get_text()) % 2 for label in panel.get_yticklabels()]
+    assert named in ([0] * 15 + [1] * 15, [1] * 15 + [0] * 15)
+
+
+def noise_panel(*scales):
+    """The panel of neurons as noisy as that, and the ticks that are seen; each stands where it says."""
+    traces = np.array(scales)[:, None] * arrays(len(scales))["traces"]
+    panel = panels(recording(neurons=len(scales), traces=traces))["neurons"]
+    panel.figure.canvas.draw()
+    low, high = panel.get_xlim()
+    ticks = {label.get_text(): label.get_position()[0] for label in panel.get_xticklabels()}
+    assert all(float(text) == pytest.approx(x) for text, x in ticks.items())
+    return panel, [text for text, x in ticks.items() if low <= x <= high]
+
+
+def test_a_small_spread_of_noise_has_a_linear_axis_and_a_large_one_says_that_it_is_logarithmic():
+    panel, _ = noise_panel(1, 1.1, 1.2, 1.3)
+    assert panel.get_xscale() == "linear" and "log" not in panel.get_xlabel()
+    panel, ticks = noise_panel(1, 1.1, 1.2, 100)
+    assert panel.get_xscale() == "log" and panel.get_xlabel().endswith("(log scale)")
+    assert len(ticks) >= 5 and {tick.strip("0.") for tick in ticks} == {"1", "2", "5"}
+    _, ticks = noise_panel(1, 1.1, 1.2, 10_000)
+    assert {tick.strip("0.") for tick in ticks} == {"1"}
+
+
+def test_what_is_not_there_is_said_within_its_box():
+    still = np.zeros((6, 200))
+    still[:, 7] = 1
+    figure = recording_figure(one := recording(neurons=6, traces=still, centroids=None), measure(one))
+    figure.canvas.draw()
+    empty = {axes.texts[0].get_text(): axes for axes in figure.axes if axes.texts}
+    assert list(empty)[0] == "no neuron has a position" and len(empty) == 2
+    for axes in empty.values():
+        text, box = axes.texts[0].get_window_extent(), axes.get_window_extent()
+        assert box.x0 < text.x0 and text.x1 < box.x1
 
 
 def test_anything_can_be_drawn(tmp_path):
