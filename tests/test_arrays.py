@@ -115,7 +115,7 @@ def test_keys_that_are_not_read_are_named(tmp_path):
         ),
         ({"field": 1.5}, "expected one whole number in .field., got float64"),
         ({"subject_id": ["a", "b"]}, r"expected one text in .subject_id., got <U1 of shape \(2,\)"),
-        ({"centroids": np.zeros((3, 2))}, 'coordinate_unit "um" or "px".*--um-per-pixel'),
+        ({"centroids": np.zeros((3, 2))}, 'coordinate_unit "um" or "px".*got none; .*--um-per-pixel'),
         ({"centroids": np.zeros((3, 2)), "coordinate_unit": "mm"}, "got 'mm'"),
         ({"centroids": np.zeros((3, 3)), "coordinate_unit": "um"}, r"centroids of shape \(neurons, 2\)"),
         ({"sampling_rate": None}, "expected a sampling rate in Hz, got none inside; pass --sampling-rate"),

@@ -280,6 +280,11 @@ def test_artifacts_by_their_mask_type_are_not_accepted(tmp_path):
     assert (got.roi_ids, got.source["accepted_rois"], got.source["rois"]) == (("5",), 1, 2)
     (got,) = read(path, all_rois=True)
     assert got.accepted.tolist() == [True, False]
+    for types in (["a", "artifact"], [1, 2]):
+        with h5py.File(path, "r+") as file:
+            del file["processing/two photon/masks/cells/mask_type"]
+            file["processing/two photon/masks/cells/mask_type"] = types
+        assert read(path)[0].source["accepted_rois"] is None
 
 
 def test_planes_whose_series_have_one_name_are_told_apart_by_their_tables(tmp_path):

@@ -175,8 +175,9 @@ def _positions(
         return None, None
     unit = _text(archive, "coordinate_unit", file) or ("px" if um_per_pixel else None)
     if unit not in COORDINATE_UNITS:
+        got = "none" if unit is None else repr(unit)
         raise ValueError(
-            f'{file}: expected coordinate_unit "um" or "px" beside centroids, got {unit!r}; store it, or pass '
+            f'{file}: expected coordinate_unit "um" or "px" beside centroids, got {got}; store it, or pass '
             "--um-per-pixel if they are pixels"
         )
     return scaled_centroids(_numbers(archive["centroids"], f"{file}: centroids"), unit, um_per_pixel)

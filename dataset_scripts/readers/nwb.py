@@ -155,7 +155,9 @@ def _accepted(plane: RoiSeries) -> np.ndarray | None:
             return values.reshape(len(values), -1)[plane.rows, 0] > 0
     # As MICrONS tells masks apart.
     types = column(plane.table, "mask_type")
-    return types[plane.rows] != "artifact" if types is not None and (types == "soma").any() else None
+    if types is None or types.ndim > 1 or "soma" not in types.astype(str):
+        return None
+    return types[plane.rows].astype(str) != "artifact"
 
 
 def _recording(
@@ -202,10 +204,10 @@ def _less_neuropil(
     plane: RoiSeries, kept: np.ndarray, kind: str, coefficient: float | None
 ) -> tuple[np.ndarray, dict[str, Any], list[str]]:
     """Return traces (N, T), what was subtracted from them as the manifest says it, and notes."""
+    where = f"{plane.name}, {_listed([plane.path])}"
     if coefficient and kind != "fluorescence":
         raise ValueError(
-            f"{plane.name}, {plane.path}: expected fluorescence to subtract neuropil from, got {kind}; leave "
-            "--neuropil-coefficient out"
+            f"{where}: expected fluorescence to subtract neuropil from, got {kind}; leave --neuropil-coefficient out"
         )
     traces, beside = read_traces(plane, kept), _neuropil_beside(plane)
     if not coefficient:
@@ -214,7 +216,7 @@ def _less_neuropil(
         return traces, {}, [note] if unsubtracted else []
     if len(beside) != 1:
         raise ValueError(
-            f"{plane.name}, {plane.path}: expected one series of the same ROIs with neuropil in its path, found "
+            f"{where}: expected one series of the same ROIs with neuropil in its path, found "
             f"{_listed(beside) or 'none'}; leave --neuropil-coefficient out"
         )
     neuropil = open_series(plane.group.file, beside[0], plane.name)
@@ -237,8 +239,9 @@ def _same_rois(plane: RoiSeries, other: RoiSeries) -> np.ndarray:
     place = {row: i for i, row in enumerate(other.rows.tolist())}
     if other.num_frames != plane.num_frames or not place.keys() >= set(plane.rows.tolist()):
         raise ValueError(
-            f"{plane.name}, {other.path}: expected the {plane.num_rois} ROIs and {plane.num_frames} frames of "
-            f"{plane.path}, got {other.num_rois} and {other.num_frames}; leave --neuropil-coefficient out"
+            f"{plane.name}, {_listed([other.path])}: expected the {plane.num_rois} ROIs and {plane.num_frames} frames "
+            f"of {_listed([plane.path])}, got {other.num_rois} and {other.num_frames}; leave --neuropil-coefficient "
+            "out"
         )
     return np.array([place[row] for row in plane.rows.tolist()])
 
