@@ -21,6 +21,7 @@ _NEAR, _FAR, _EXAMPLE, _MISSING = "#0072B2", "0.5", "#D55E00", "#56B4E9"
 _MOST_ROWS, _MOST_COLUMNS = 600, 1500
 _LEAST_Z, _MOST_Z = -1, 4
 _MOST_NAMED, _LONGEST_NAME = 30, 12
+_TALL = 1.3  # height over width of a map that leaves no room for its legend above
 # Largest over smallest noise level from which the axis is logarithmic, and from which only decades fit below it.
 _WIDE, _VERY_WIDE = 5, 300
 
@@ -83,7 +84,7 @@ def _draw_raster(panel: Axes, recording: Recording) -> None:
             borders, heights, "v", color=_EXAMPLE, markersize=3, clip_on=False, transform=panel.get_xaxis_transform()
         )
     some_of = f", {len(traces)} of {recording.num_neurons}" if len(traces) < recording.num_neurons else ""
-    rows = evenly(np.arange(len(traces)), _MOST_NAMED)
+    rows = np.arange(0, len(traces), -(-len(traces) // _MOST_NAMED))
     names = evenly(np.array(recording.roi_ids), _MOST_ROWS)[order[rows]]
     panel.set_yticks(rows + 0.5, map(_short_name, names), fontsize="small")
     panel.set(xlabel="time (s)", ylabel=f"roi, by first principal component{some_of}")
@@ -93,7 +94,8 @@ def _draw_raster(panel: Axes, recording: Recording) -> None:
 
 
 def _short_name(roi: str) -> str:
-    return _plain_text(roi if len(roi) <= _LONGEST_NAME else f"{roi[: _LONGEST_NAME - 1]}…")
+    # The end is kept: names that a program made begin alike.
+    return _plain_text(roi if len(roi) <= _LONGEST_NAME else f"…{roi[1 - _LONGEST_NAME :]}")
 
 
 def _plain_text(name: str) -> str:
@@ -150,11 +152,12 @@ def _draw_map(panel: Axes, recording: Recording, quality: Quality) -> None:
     panel.set_aspect("equal")
     panel.invert_yaxis()  # as in an image
     panel.set(xlabel=f"x ({unit})", ylabel=f"y ({unit})")
-    # Above the map, where it hides no neuron.
+    # Above the map, or beside a tall one, where it hides no neuron.
+    width, height = quality.distances.extent
+    above = {"loc": "lower left", "bbox_to_anchor": (0, 1), "ncols": 3}
+    beside = {"loc": "upper left", "bbox_to_anchor": (1.02, 1)}
     panel.legend(
-        loc="lower left",
-        bbox_to_anchor=(0, 1),
-        ncols=3,
+        **(beside if height > _TALL * width else above),
         fontsize="small",
         frameon=False,
         columnspacing=0.8,

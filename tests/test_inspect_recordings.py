@@ -1,5 +1,6 @@
 """`neurt inspect` says first what is wrong and what to do, then what was measured, and draws one recording."""
 
+import dataclasses
 import functools
 import inspect as introspection
 import json
@@ -349,6 +350,17 @@ def test_the_raster_names_its_rows():
     panel = panels(recording(neurons=60, traces=traces))["roi, by first principal component"]
     named = [int(label.get_text()) % 2 for label in panel.get_yticklabels()]
     assert named in ([0] * 15 + [1] * 15, [1] * 15 + [0] * 15)
+
+
+def test_a_long_name_keeps_its_end_and_leaves_room_for_a_tall_map():
+    ids = tuple(f"session3_plane2_cell{n:03}" for n in range(12))
+    one = dataclasses.replace(recording(centroids=arrays()["centroids"] * [1, 4]), roi_ids=ids)
+    drawn = panels(one)
+    names = [label.get_text() for label in drawn["roi, by first principal component"].get_yticklabels()]
+    assert sorted(names)[-1] == "…ne2_cell011"
+    panel = drawn["y (px)"]
+    panel.figure.canvas.draw()
+    assert panel.get_legend().get_window_extent().x0 >= panel.get_window_extent().x1
 
 
 def noise_panel(*scales):
