@@ -332,6 +332,8 @@ def test_the_map_marks_near_and_far_neurons_of_one_in_the_middle():
     assert points["roi 0"] == [[50, 50]]
     assert points["2 near within 30 px"] == [[60, 50], [50, 70]]
     assert points["2 far"] == [[10, 50], [91, 50]]
+    unmeasured = panels(recording(neurons=5, centroids=centroids), radius=30, radius_unit="um")["y (px)"]
+    assert [one.get_label() for one in unmeasured.collections] == ["roi 0", "4 others"]
 
 
 def test_the_raster_puts_together_what_is_active_together():
