@@ -34,7 +34,8 @@ _TraceKind = Annotated[
 ]
 _Series = Annotated[str | None, _in_reading(help="Which series of an NWB file, where it holds several.")]
 _NeuropilCoefficient = Annotated[
-    float | None, _in_reading(help="Share of the neuropil to subtract; suite2p only.", show_default="0.7")
+    float | None,
+    _in_reading(help="Share of the neuropil to subtract; suite2p and NWB.", show_default="0.7; none of NWB"),
 ]
 _AllRois = Annotated[bool, _in_reading("--all-rois", help="Keep ROIs that a curator rejected, with accepted = false.")]
 

@@ -77,7 +77,8 @@ def import_recordings(
         subject: The animal in every file without a row that says so.
         trace_kind: Which traces to take or make where a file holds several; what they are where it cannot say.
         positions: CSV file of positions beside a CSV table.
-        neuropil_coefficient: Share of the neuropil that is subtracted; suite2p only, 0.7 by default.
+        neuropil_coefficient: Share of the neuropil that is subtracted: suite2p's, 0.7 by default, or NWB's, none by
+            default.
         all_rois: Keep rejected ROIs too, where the format knows which those are.
         series: Which series of an NWB file to read.
         labels: A table of labels by subject or recording as `read_labels` reads it; they become classes.
