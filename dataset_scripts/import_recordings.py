@@ -247,6 +247,12 @@ def _notes(build: BuildSummary, facts: Mapping[str, Facts], all_rois: bool) -> I
         accepted, rois = (sum(source[key] for source in curated) for key in ("accepted_rois", "rois"))
         others = "" if accepted == rois else f"; the others are {'kept as rejected' if all_rois else 'left out'}"
         yield f"{accepted} of {rois} ROIs are accepted by their curator{others}"
+    floored = [f"{e['recording_id']} roi {roi}" for e in files for roi in e["source"].get("floored_rois", ())]
+    if floored:
+        yield (
+            "f0 is a tenth of the median fluorescence, since the 10th percentile less neuropil is below it, in "
+            f"{count(len(floored), 'neuron')}: {some(floored)}"
+        )
     yield from preparation_notes(files)
     yield from _same_data(files, build.held)
     unstated = [e for e in files if facts[e["source"]["file"]].subject is None and e["subject_id"] == e["session_id"]]

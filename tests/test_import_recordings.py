@@ -442,3 +442,15 @@ def test_the_real_suite2p_folder_needs_a_rate(tmp_path):
     summary = import_recordings(REAL / "suite2p_plane0", tmp_path / "build", sampling_rate=30.0)
     assert summary.build.num_neurons == 20
     assert "20 of 219 ROIs are accepted by their curator; the others are left out" in str(summary)
+
+
+def test_neurons_with_a_floored_baseline_are_named_in_one_line(neurt, tmp_path):
+    F = np.full((1, 40), 100.0, dtype=np.float32)
+    F[0, 30:] = 200
+    arrays = {"F": F, "Fneu": np.full_like(F, 140), "iscell": np.ones((1, 2))}
+    for name in ("m1", "m2"):
+        (tmp_path / "in" / name / "plane0").mkdir(parents=True)
+        for key, array in arrays.items():
+            np.save(tmp_path / "in" / name / "plane0" / f"{key}.npy", array + (name == "m2"))
+    code, out, _ = neurt("import", tmp_path / "in", "--sampling-rate", 5, "--output", tmp_path / "out")
+    assert code == 0 and "is below it, in 2 neurons: m1_plane0 roi 0, m2_plane0 roi 0\n" in out

@@ -70,10 +70,7 @@ def test_dff_divides_by_no_less_than_a_tenth_of_the_median(tmp_path):
     (got,) = read_suite2p(tmp_path / "plane0", RATE)
     # y is 2 and 102; a tenth of the median of F is 10.
     np.testing.assert_allclose(got.traces[0, [0, -1]], [-0.8, 9.2], rtol=1e-5)
-    assert got.source["notes"] == [
-        "f0 is a tenth of the median fluorescence, since the 10th percentile less neuropil is below it, in 1 of 1 "
-        "neurons: roi 0"
-    ]
+    assert got.source["floored_rois"] == ["0"] and got.source["notes"] == []
 
 
 def test_neurons_without_a_positive_baseline_are_left_out_and_named(tmp_path):

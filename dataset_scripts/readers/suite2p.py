@@ -137,9 +137,9 @@ def read_plane(
     Fneu = np.asarray(plane.Fneu[kept], dtype=np.float32) if neuropil_coefficient > 0 else np.zeros((1, 1), np.float32)
     with np.errstate(invalid="ignore"):  # infinite less infinite
         traces = F - np.float32(neuropil_coefficient) * Fneu
-    read, notes = (F, Fneu, None if plane.med is None else plane.med[kept]), {}
+    read, notes, floored = (F, Fneu, None if plane.med is None else plane.med[kept]), {}, []
     if kind == "dff":
-        traces, kept, notes = _dff(traces, F, kept)
+        traces, kept, notes, floored = _dff(traces, F, kept)
     centroids = None if plane.med is None else plane.med[kept, ::-1]
     centroids, unit = scaled_centroids(centroids, "px", facts.um_per_pixel)
     yield Recording(
@@ -159,6 +159,7 @@ def read_plane(
             accepted_rois=None if plane.iscell is None else int(plane.iscell.sum()),
             trace=_PREPARATION[kind],
             neuropil_coefficient=neuropil_coefficient,
+            floored_rois=[str(roi) for roi in floored],
             rate_from="ops.fs",
             read=read,
             notes={"ops.fs is not the stated sampling rate, which was used": differs} | notes,
@@ -167,8 +168,11 @@ def read_plane(
     )
 
 
-def _dff(corrected: np.ndarray, F: np.ndarray, rois: np.ndarray) -> tuple[np.ndarray, np.ndarray, dict[str, bool]]:
-    """Return dF/F0 of the neurons with an F0 to divide by, which of `rois` (N,) they are, and notes."""
+def _dff(
+    corrected: np.ndarray, F: np.ndarray, rois: np.ndarray
+) -> tuple[np.ndarray, np.ndarray, dict[str, bool], np.ndarray]:
+    """Return dF/F0 of the neurons with an F0 to divide by, which of `rois` (N,) they are, notes, and those with a
+    tenth of the median as F0."""
     # What is missing stays missing; the baseline is that of the frames that are there, NaN where there are none.
     with warnings.catch_warnings(action="ignore", category=RuntimeWarning):
         percentile = np.nanpercentile(corrected, 10, axis=1, keepdims=True)
@@ -179,20 +183,12 @@ def _dff(corrected: np.ndarray, F: np.ndarray, rois: np.ndarray) -> tuple[np.nda
         raise NothingUsable(
             f"none of its {len(F)} neurons has a baseline above 0 to divide by; --trace-kind fluorescence keeps them"
         )
-    raised = (percentile < least).ravel() & ~left_out
-    notes = {
-        "f0 is a tenth of the median fluorescence, since the 10th percentile less neuropil is below it, in "
-        f"{_named(raised, rois)}": raised.any(),
-        f"left out as f0 is not above 0: {_named(left_out, rois)}; "
-        "--trace-kind fluorescence keeps them": left_out.any(),
-    }
+    which = f"{left_out.sum()} of {len(rois)} neurons: roi {some(rois[left_out].astype(str).tolist())}"
+    notes = {f"left out as f0 is not above 0: {which}; --trace-kind fluorescence keeps them": left_out.any()}
+    floored = rois[(percentile < least).ravel() & ~left_out]
     f0 = f0[~left_out]
     with np.errstate(invalid="ignore"):
-        return ((corrected[~left_out] - f0) / f0).astype(np.float32), rois[~left_out], notes
-
-
-def _named(which: np.ndarray, rois: np.ndarray) -> str:
-    return f"{which.sum()} of {len(rois)} neurons: roi {some(rois[which].astype(str).tolist())}"
+        return ((corrected[~left_out] - f0) / f0).astype(np.float32), rois[~left_out], notes, floored
 
 
 def _sampling_rate(plane: _Plane, facts: Facts, file: str) -> tuple[float, bool]:
