@@ -34,8 +34,8 @@ def span_mask(
         geometric_p: Span lengths follow a geometric law with this parameter, cut at `max_span` (the original's 0.2).
 
     Returns:
-        bool (num_frames,), True where hidden. The first and last frames are hidden as well, but less often than
-        others, for no span reaches over an end; in the original the last frame never was.
+        bool (num_frames,), True where hidden. Every frame is hidden as often as any other, the first and last
+        included, where a span may be cut; in the original the last frame never was hidden.
     """
     lengths = np.arange(1, max_span + 1)
     law = (1 - geometric_p) ** lengths
@@ -45,13 +45,52 @@ def span_mask(
     while budget:
         spans.append(min(int(generator.choice(lengths, p=law)), budget))
         budget -= spans[-1]
-    # The visible frames that are not needed as separators fall at random before, between and after the spans.
-    free = num_frames - sum(spans) - (len(spans) - 1)
+    # On a ring, whose places are all alike, a visible frame follows each span; the others fall anywhere between.
+    free = max(num_frames - sum(spans) - len(spans), 0)
     gaps = np.sort(generator.integers(0, free + 1, size=len(spans)))
     starts = gaps + np.concatenate([[0], np.cumsum(spans[:-1])]).astype(int) + np.arange(len(spans))
     hidden = np.zeros(num_frames, dtype=bool)
     for start, span in zip(starts, spans, strict=True):
         hidden[start : start + span] = True
+    # Where every second frame is hidden there may be no room for the last visible one, and nothing to turn.
+    return hidden if hidden[0] and hidden[-1] else np.roll(hidden, generator.integers(num_frames))
+
+
+# Channels that a task hides for the whole window, in the order of the processor's CHANNELS.
+HIDDEN_CHANNELS = {"neuron": [0], "near": [1, 2], "far": [3, 4], "population": [1, 2, 3, 4]}
+MASK_TASKS = ("span", *HIDDEN_CHANNELS, "forecast")
+
+
+def channel_mask(num_frames: int, num_channels: int, task: str) -> np.ndarray:
+    """Hide channels for a whole window.
+
+    Args:
+        num_frames: Frames T.
+        num_channels: Channels C.
+        task: "neuron" (the own trace, predicted from the population: co-smoothing), "near" or "far" (mean and SD of a
+            neighbourhood) or "population" (of both, predicted from the own trace).
+
+    Returns:
+        bool (T, C), True where hidden.
+    """
+    hidden = np.zeros((num_frames, num_channels), dtype=bool)
+    hidden[:, HIDDEN_CHANNELS[task]] = True
+    return hidden
+
+
+def forecast_mask(num_frames: int, sampling_rate: float, seconds: float = 1.0) -> np.ndarray:
+    """Hide the last seconds of a window, in all channels; at least one frame, at most half of them.
+
+    Args:
+        num_frames: Frames T.
+        sampling_rate: Frames per second (Hz).
+        seconds: How much is hidden.
+
+    Returns:
+        bool (T,), True where hidden.
+    """
+    hidden = np.zeros(num_frames, dtype=bool)
+    hidden[num_frames - int(np.clip(round(seconds * sampling_rate), 1, num_frames // 2)) :] = True
     return hidden
 
 
@@ -76,56 +115,114 @@ def collate_windows(windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
 
 
 class MaskedSignalCollator:
-    """Stacks windows and hides spans of their real frames.
+    """Stacks windows and hides parts of their real frames, by one task or by several, drawn for each window.
 
     Masks are drawn from (seed, epoch, window index) alone, so they depend on neither workers nor processes, and an
     evaluation meets the same masks each time.
 
     Args:
         seed: Seed of all masks.
-        mask_ratio: Share of real frames to hide.
+        mask_ratio: Share of real frames to hide in spans.
         max_span: Longest hidden span, in frames.
         geometric_p: Parameter of the span lengths' law; see `span_mask`.
+        tasks: Weight of each task, for example `{"span": 3, "neuron": 1}`; names as in `MASK_TASKS`, by default spans
+            alone. A window that lacks channels gets spans instead of a task that hides whole channels.
+        forecast_seconds: What the task "forecast" hides; see `forecast_mask`.
+        default_sampling_rate: Frames per second (Hz) of windows that tell none, for "forecast".
 
     Raises:
-        ValueError: If a value is out of its range.
+        ValueError: If a value is out of its range, or a task is not known.
     """
 
-    def __init__(self, seed: int = 0, mask_ratio: float = 0.15, max_span: int = 10, geometric_p: float = 0.2):
+    def __init__(
+        self,
+        seed: int = 0,
+        mask_ratio: float = 0.15,
+        max_span: int = 10,
+        geometric_p: float = 0.2,
+        *,
+        tasks: Mapping[str, float] | None = None,
+        forecast_seconds: float = 1.0,
+        default_sampling_rate: float = 8.0,
+    ):
         if not 0 < mask_ratio <= 0.5:
             raise ValueError(f"expected mask_ratio above 0 and at most 0.5, got {mask_ratio}")
         if max_span < 1:
             raise ValueError(f"expected max_span of at least 1 frame, got {max_span}")
         if not 0 < geometric_p < 1:
             raise ValueError(f"expected geometric_p above 0 and below 1, got {geometric_p}")
+        if not 0 < forecast_seconds < np.inf:
+            raise ValueError(f"expected forecast_seconds above 0, got {forecast_seconds}")
+        if not 0 < default_sampling_rate < np.inf:
+            raise ValueError(f"expected a default_sampling_rate above 0 Hz, got {default_sampling_rate}")
         self.seed = seed
         self.span_options = {"mask_ratio": mask_ratio, "max_span": max_span, "geometric_p": geometric_p}
+        self.tasks = _shares({"span": 1.0} if tasks is None else tasks)
+        self.forecast_seconds = forecast_seconds
+        self.default_sampling_rate = default_sampling_rate
 
     def __call__(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
         """Collate windows that carry `window_index`, and `epoch` if it is not 0.
 
         Returns:
-            The batch with `bool_masked_pos`, (B, L), or (B, L, C) where windows have absent channels, and the targets
-            as `labels` (B, L, C), NaN in absent channels; without `labels` in the batch `Trainer` gives no eval loss.
+            The batch with `bool_masked_pos`, (B, L), or (B, L, C) where windows have absent channels or a task hides
+            channels; the targets as `labels` (B, L, C), NaN in absent channels (without `labels` in the batch
+            `Trainer` gives no eval loss); and `mask_task`, the name of each window's task.
         """
         if "window_index" not in windows[0]:
             raise ValueError(
                 f"expected windows with window_index, got {', '.join(windows[0])}; with Trainer, set "
                 "TrainingArguments(remove_unused_columns=False)"
             )
-        hidden = torch.as_tensor(np.stack([self._mask(window) for window in windows]))
+        tasks, masks = zip(*map(self._task_and_mask, windows), strict=True)
+        hidden = torch.as_tensor(np.stack(masks))
         drawn = ("window_index", "epoch")
         batch = collate_windows([{k: v for k, v in window.items() if k not in drawn} for window in windows])
         batch["labels"] = batch["input_values"]
         if "bool_masked_pos" in batch:
             batch["labels"] = batch["labels"].masked_fill(batch["bool_masked_pos"], torch.nan)
-            hidden = batch["bool_masked_pos"] | hidden.unsqueeze(-1)
+            hidden = batch["bool_masked_pos"] | (hidden if hidden.ndim == 3 else hidden.unsqueeze(-1))
         batch["bool_masked_pos"] = hidden
+        batch["mask_task"] = list(tasks)
         return batch
 
-    def _mask(self, window: Mapping[str, Any]) -> np.ndarray:
+    def _task_and_mask(self, window: Mapping[str, Any]) -> tuple[str, np.ndarray]:
+        """Draw the task of a window and its mask, (L,), or (L, C) where any task hides channels."""
         generator = np.random.default_rng([self.seed, int(window.get("epoch", 0)), int(window["window_index"])])
+        task = self._draw_task(window, generator)
         real = np.flatnonzero(np.asarray(window["attention_mask"]))
-        hidden = np.zeros(len(window["attention_mask"]), dtype=bool)
-        hidden[real] = span_mask(len(real), generator, **self.span_options)
-        return hidden
+        num_channels = np.shape(window["input_values"])[-1]
+        if task in HIDDEN_CHANNELS:
+            mask = channel_mask(len(real), num_channels, task)
+        elif task == "forecast":
+            mask = forecast_mask(len(real), self._rate(window), self.forecast_seconds)
+        else:
+            mask = span_mask(len(real), generator, **self.span_options)
+        if mask.ndim == 1 and not HIDDEN_CHANNELS.keys().isdisjoint(self.tasks):
+            mask = np.repeat(mask[:, None], num_channels, axis=1)
+        hidden = np.zeros((len(window["attention_mask"]), *mask.shape[1:]), dtype=bool)
+        hidden[real] = mask
+        return task, hidden
+
+    def _draw_task(self, window: Mapping[str, Any], generator: np.random.Generator) -> str:
+        if len(self.tasks) == 1:
+            task = next(iter(self.tasks))
+        else:
+            task = str(generator.choice(list(self.tasks), p=list(self.tasks.values())))
+        absent = np.any(window.get("bool_masked_pos", False))
+        return "span" if absent and task in HIDDEN_CHANNELS else task
+
+    def _rate(self, window: Mapping[str, Any]) -> float:
+        rate = float(window.get("sampling_rate", np.nan))
+        return rate if np.isfinite(rate) else self.default_sampling_rate
+
+
+def _shares(tasks: Mapping[str, float]) -> dict[str, float]:
+    """Return the share of each task."""
+    unknown = [name for name in tasks if name not in MASK_TASKS]
+    if unknown or not tasks:
+        raise ValueError(f"expected tasks among {', '.join(MASK_TASKS)}, got {', '.join(map(str, unknown)) or 'none'}")
+    weights = np.array([float(weight) for weight in tasks.values()])
+    if not (np.isfinite(weights) & (weights > 0)).all():
+        raise ValueError(f"expected a weight above 0 for each task, got {dict(tasks)}")
+    return dict(zip(tasks, (weights / weights.sum()).tolist(), strict=True))

@@ -3,7 +3,7 @@
 import numpy as np
 import pytest
 import torch
-from neurt.masking import MaskedSignalCollator, collate_windows, span_mask
+from neurt.masking import MASK_TASKS, MaskedSignalCollator, channel_mask, collate_windows, forecast_mask, span_mask
 from scipy import stats
 from torch.utils.data import DataLoader, Dataset
 
@@ -67,11 +67,12 @@ def test_span_lengths_follow_the_truncated_geometric_law():
     assert stats.chisquare(observed, law * observed.sum()).pvalue > 0.01
 
 
-def test_first_and_last_frames_are_hidden_alike():
-    share = masks(128, count=4000).mean(0)
-    # A span covers an end only if it begins or ends there: about 5 spans on 104 + 5 places.
-    assert share[[0, -1]] == pytest.approx([0.05, 0.05], abs=0.012)
-    assert share[10:-10].min() > 0.1
+@pytest.mark.parametrize("num_frames", [32, 128])
+def test_every_frame_is_hidden_as_often_as_any_other(num_frames):
+    share = masks(num_frames, count=4000).mean(0)
+    expected = round(0.15 * num_frames) / num_frames
+    # Five standard deviations of a share of 4,000 masks.
+    assert np.abs(share - expected).max() < 5 * np.sqrt(expected * (1 - expected) / 4000)
 
 
 def test_the_same_generator_state_gives_the_same_mask():
@@ -179,3 +180,52 @@ def test_windows_without_an_index_are_refused_with_the_setting_to_change():
 def test_settings_out_of_range_are_refused(options):
     with pytest.raises(ValueError, match=f"expected {next(iter(options))} "):
         MaskedSignalCollator(**options)
+
+
+@pytest.mark.parametrize(
+    ("task", "channels"), [("neuron", [0]), ("near", [1, 2]), ("far", [3, 4]), ("population", [1, 2, 3, 4])]
+)
+def test_a_task_hides_its_channels_for_the_whole_window(task, channels):
+    hidden = channel_mask(7, 5, task)
+    assert hidden.shape == (7, 5)
+    assert np.flatnonzero(hidden.all(0)).tolist() == np.flatnonzero(hidden.any(0)).tolist() == channels
+
+
+@pytest.mark.parametrize(
+    ("num_frames", "rate", "seconds", "hidden"), [(40, 5, 1, 5), (40, 5, 2.5, 12), (40, 30, 1, 20), (40, 1.5, 0.1, 1)]
+)
+def test_a_forecast_hides_the_last_seconds_one_frame_at_least_and_half_at_most(num_frames, rate, seconds, hidden):
+    mask = forecast_mask(num_frames, rate, seconds)
+    assert mask.sum() == hidden and mask[-hidden:].all()
+
+
+def test_the_collator_draws_tasks_by_their_weights_and_names_them():
+    collate = MaskedSignalCollator(tasks={"span": 3, "neuron": 1, "forecast": 4})
+    batch = collate([window(index, sampling_rate=np.float32(4)) for index in range(800)])
+    counts = {task: batch["mask_task"].count(task) for task in MASK_TASKS}
+    assert stats.chisquare([counts["span"], counts["neuron"], counts["forecast"]], [300, 100, 400]).pvalue > 0.01
+    assert batch["bool_masked_pos"].shape == (800, 128, 5) and sum(counts.values()) == 800
+    for task, hidden in zip(batch["mask_task"], batch["bool_masked_pos"], strict=True):
+        expected = {"span": [19] * 5, "neuron": [128, 0, 0, 0, 0], "forecast": [4] * 5}[task]
+        assert hidden.sum(0).tolist() == expected
+
+
+def test_padded_frames_are_hidden_by_no_task():
+    windows = [window(index, real=40) for index in range(60)]
+    batch = MaskedSignalCollator(tasks=dict.fromkeys(MASK_TASKS, 1))(windows)
+    assert set(batch["mask_task"]) == set(MASK_TASKS)
+    assert not batch["bool_masked_pos"][:, 40:].any() and batch["bool_masked_pos"][:, :40].any((1, 2)).all()
+    forecast = batch["mask_task"].index("forecast")
+    assert batch["bool_masked_pos"][forecast, :, 0].nonzero().flatten().tolist() == list(range(32, 40))
+
+
+def test_a_window_without_neighbour_channels_gets_spans_instead_of_whole_channels():
+    batch = MaskedSignalCollator(tasks={"neuron": 1, "near": 1})([window(i, absent=[1, 2, 3, 4]) for i in range(9)])
+    assert batch["mask_task"] == ["span"] * 9
+    assert (batch["bool_masked_pos"][..., 0].sum(1) == 19).all() and torch.isnan(batch["labels"][..., 1:]).all()
+
+
+@pytest.mark.parametrize("tasks", [{}, {"spans": 1}, {"span": 0}, {"span": -1, "near": 2}, {"near": np.nan}])
+def test_tasks_that_cannot_be_meant_are_refused(tasks):
+    with pytest.raises(ValueError, match="expected (tasks among span, neuron|a weight above 0 for each task)"):
+        MaskedSignalCollator(tasks=tasks)
