@@ -53,6 +53,14 @@ _ENTRY_TYPES = {
     "uncompressed_bytes": int,
     "sha256": str,
 }
+# What the card says of the preparation, see `preparation_notes`; each may be absent.
+_PREPARATION_TYPES = {
+    "gaps_filled": int,
+    "neurons_with_gaps": int,
+    "longest_gap_s": float | int,
+    "dff": str,
+    "resampled_from": float | int,
+}
 _STEP_TYPES = {"builder": str, "version": str, "parameters": dict, "recordings": list, "dropped": list}
 
 
@@ -126,6 +134,8 @@ def _check_entry(entry: Mapping[str, Any]) -> None:
     _require(is_safe_name(name) and split in SPLITS and entry["path"] == path_of(name, split))
     _require(all(isinstance(value, str | None) for value in entry["labels"].values()))
     _require(all(kind in COLUMN_TYPES for kind in entry["columns"].values()))
+    preparation = entry["source"].get("preparation", {})
+    _check_types(preparation, {name: kind for name, kind in _PREPARATION_TYPES.items() if name in preparation})
     _require(all(_is_free(name) for name in (*entry["labels"], *entry["columns"])))
 
 
