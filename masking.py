@@ -206,6 +206,7 @@ class MaskedSignalCollator:
 
     def _draw_task(self, window: Mapping[str, Any], generator: np.random.Generator) -> str:
         if len(self.tasks) == 1:
+            # Nothing is drawn, so that the spans of a window are the same with and without the choice of tasks.
             task = next(iter(self.tasks))
         else:
             task = str(generator.choice(list(self.tasks), p=list(self.tasks.values())))

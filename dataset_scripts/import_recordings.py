@@ -97,8 +97,7 @@ def import_recordings(
     flags = Facts(sampling_rate=sampling_rate, um_per_pixel=um_per_pixel, subject=subject, positions=positions)
     table = read_labels(labels) if labels else None
     format, found, facts = find_recordings(path, format, flags, options, metadata, labels)
-    positions_files = {fact.positions for fact in facts.values()}
-    dropped = [{"recording_id": file, "why": why} for file, why in found.passed_over if file not in positions_files]
+    dropped = [{"recording_id": file, "why": why} for file, why in found.passed_over]
     split: dict[str, str] = {}
     recordings = _each_id_once(_read_all(format, found.sources, facts, options, split, dropped))
     if table:
@@ -140,7 +139,8 @@ def find_recordings(
         labels: A table of labels, which is no recording.
 
     Returns:
-        The reader's name, what it found, and the facts about each file.
+        The reader's name, what it found (files of positions are not among what it passed over), and the facts about
+        each file.
 
     Raises:
         ValueError: If nothing is found, or a flag, option or row does not fit what is.
@@ -150,7 +150,10 @@ def find_recordings(
     _check_options(format, options, flags, found.sources)
     files = [source.file for source in found.sources]
     rows = match_metadata(read_metadata(metadata), files) if metadata else {}
-    return format, found, {file: rows.get(file, Facts()).or_else(flags) for file in files}
+    facts = {file: rows.get(file, Facts()).or_else(flags) for file in files}
+    positions_files = {fact.positions for fact in facts.values()}
+    passed_over = [(file, why) for file, why in found.passed_over if file not in positions_files]
+    return format, found._replace(passed_over=passed_over), facts
 
 
 def _check_options(format: str, options: Mapping[str, Any], flags: Facts, sources: list[Source]) -> None:

@@ -140,8 +140,7 @@ def inspect_recordings(
         format, found, facts = find_recordings(path, format, Facts(**flags), options, metadata)
         read = functools.partial(READERS[format].read, **options)
         parts = {one.file: functools.partial(read, one, facts[one.file]) for one in found.sources}
-        positions_files = {fact.positions for fact in facts.values()}
-        notes = [f"left {file}: {why}" for file, why in found.passed_over if file not in positions_files]
+        notes = [f"left {file}: {why}" for file, why in found.passed_over]
     measured, unreadable = _measure_all(parts, radius, radius_unit)
     qualities = tuple(quality for _, quality in measured)
     notes = [*tallied((note for quality in qualities for note in quality.notes), len(qualities)), *notes]

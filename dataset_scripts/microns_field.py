@@ -23,7 +23,7 @@ import numpy as np
 from ..writing_aside import file_aside
 from .hdf5_file import read_text
 from .microns_files import ScanFile, fingerprint, open_scan, scan_inside, session_and_scan
-from .nwb_file import RoiSeries, find_series, open_series, read_clock, read_traces
+from .nwb_file import RoiSeries, find_series, is_simulated, open_series, read_clock, read_traces
 from .nwb_tables import column, grid_of, imaging_plane, integer_column, mask_centroids
 from .parquet_build import sha256_of, write_file
 from .readers.source import digest
@@ -216,7 +216,6 @@ def _recording(
 ) -> Recording:
     clock, plane, ids = read_clock(series), imaging_plane(series.table), series.roi_ids[kept]
     centroids = centroids.astype(np.float32)
-    simulated = (read_text(file, "session_description") or "").startswith(SIMULATED)
     return Recording(
         traces=traces,
         sampling_rate=clock.sampling_rate,
@@ -230,7 +229,7 @@ def _recording(
         accepted=is_soma[kept],
         unit_ids=None if job.units is None else np.array([job.units.get(int(roi), -1) for roi in ids]),
         field=job.field,
-        modality=SIMULATED if simulated else "two-photon",
+        modality=SIMULATED if is_simulated(file) else "two-photon",
         brain_area=read_text(plane, "location"),
         indicator=read_text(plane, "indicator"),
         segment_starts=clock.segment_starts,

@@ -210,7 +210,7 @@ def _in_dandiset(source: str, scans: Sequence[str]) -> list[ScanFile]:
     match = re.fullmatch(rf"{DANDI}{DANDISET}@([\w.]+)", source)
     if not match:
         raise ValueError(
-            f"{source}: expected {DANDI}{DANDISET} with its version, as in {DANDI}{DANDISET}@0.240430.2132; "
+            f"{source}: expected {DANDI}{DANDISET} with its version, as in {DANDI}{DANDISET}@0.240430.2138; "
             "other dandisets have another layout"
         )
     client = _needed("dandi.dandiapi").DandiAPIClient()

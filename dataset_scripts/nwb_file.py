@@ -21,10 +21,12 @@ from .hdf5_file import (
     number_attribute,
     read_array,
     read_lines,
+    read_text,
     readable,
     text_attribute,
 )
 from .nwb_tables import integer_column
+from .recording import SIMULATED
 from .wording import repeated, some
 
 
@@ -197,6 +199,11 @@ def neurodata_type(found: h5py.Group) -> str | None:
     """Return the NWB type of a group."""
     with readable(found.file.filename):
         return text_attribute(found, "neurodata_type")
+
+
+def is_simulated(file: h5py.File) -> bool:
+    """Whether the simulator wrote a file, see `write_nwb`; others do not say in one place how they were recorded."""
+    return (read_text(file, "session_description") or "").startswith(f"{SIMULATED}:")
 
 
 def _groups_in(group: h5py.Group, seen: set) -> Iterator[h5py.Group]:

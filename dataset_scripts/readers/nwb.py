@@ -18,6 +18,7 @@ from ..nwb_file import (
     RoiSeries,
     find_series,
     is_of_table,
+    is_simulated,
     neurodata_type,
     open_series,
     read_clock,
@@ -182,7 +183,7 @@ def _recording(
         coordinate_unit=unit,
         trace_kind=kind,
         accepted=None if accepted is None else accepted[kept],
-        modality=_modality(plane.group.file),
+        modality=SIMULATED if is_simulated(plane.group.file) else None,
         segment_starts=clock.segment_starts,
         source=origin(
             source,
@@ -274,11 +275,6 @@ def _identity(plane: RoiSeries, suffix: str, source: Source, facts: Facts) -> di
         stated["recording_id"] += f"_{suffix}"
         stated["field"] = int(number[0]) if number else stated["field"]
     return stated
-
-
-def _modality(file: h5py.File) -> str | None:
-    """Return "simulated" for the files that the simulator writes; others do not say in one place."""
-    return SIMULATED if (read_text(file, "session_description") or "").startswith(f"{SIMULATED}:") else None
 
 
 NWB = Reader(find_nwb, read_nwb, frozenset({"trace_kind", "series", "neuropil_coefficient", "all_rois"}))
