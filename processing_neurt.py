@@ -26,15 +26,16 @@ NEURON_BLOCK = 1024
 FRAME_BLOCK = 256
 
 
-def scale_traces(traces: np.ndarray, normalization: str) -> np.ndarray:
-    """Scale each neuron's trace over its whole recording.
+def scale_traces(traces: np.ndarray, normalization: str, scale_frames: int | None = None) -> np.ndarray:
+    """Scale each neuron's trace over its whole recording, or by its first frames alone.
 
     Min-max, the original's choice, looks at every frame, hidden and future ones included, and depends on the length
-    of the recording and on its noise.
+    of the recording and on its noise. A forecast must not know its future: `scale_frames` keeps it out.
 
     Args:
-        traces: (N, T), finite and not constant.
+        traces: (N, T), finite, and not constant over the frames that set the scale.
         normalization: "minmax" to [0, 1], "zscore" to mean 0 and standard deviation 1, or "none".
+        scale_frames: Number of leading frames that set the scale, by default all; later ones may leave [0, 1].
 
     Returns:
         float32 (N, T), a new array.
@@ -42,10 +43,11 @@ def scale_traces(traces: np.ndarray, normalization: str) -> np.ndarray:
     traces = traces.astype(np.float32)
     if normalization == "none":
         return traces
+    seen = traces[:, :scale_frames]
     if normalization == "zscore":
-        offset, scale = traces.mean(1, dtype=np.float64), traces.std(1, dtype=np.float64)
+        offset, scale = seen.mean(1, dtype=np.float64), seen.std(1, dtype=np.float64)
     else:
-        offset, scale = traces.min(1), np.ptp(traces, axis=1)
+        offset, scale = seen.min(1), np.ptp(seen, axis=1)
     return ((traces - offset[:, None]) / scale[:, None]).astype(np.float32)
 
 
@@ -243,6 +245,7 @@ class NeurtProcessor(ProcessorMixin):
         *,
         coordinate_unit: str | None = None,
         missing_neighbours: str = "error",
+        scale_frames: int | None = None,
     ) -> np.ndarray:
         """The five channels of every neuron over the whole recording.
 
@@ -251,6 +254,7 @@ class NeurtProcessor(ProcessorMixin):
             centroids: Positions (N, 2), or None.
             coordinate_unit: "um" or "px".
             missing_neighbours: As in `__call__`.
+            scale_frames: Number of leading frames that set the scale; by default all. See `scale_traces`.
 
         Returns:
             float32 (N, T, 5), scaled; rows of dropped neurons and absent channels are NaN.
@@ -258,7 +262,7 @@ class NeurtProcessor(ProcessorMixin):
         Raises:
             ValueError: As `__call__`.
         """
-        return self.channels_and_dropped(traces, centroids, coordinate_unit, missing_neighbours)[0]
+        return self.channels_and_dropped(traces, centroids, coordinate_unit, missing_neighbours, scale_frames)[0]
 
     def channels_and_dropped(
         self,
@@ -266,19 +270,23 @@ class NeurtProcessor(ProcessorMixin):
         centroids: np.ndarray | None,
         coordinate_unit: str | None,
         missing_neighbours: str,
+        scale_frames: int | None = None,
     ) -> tuple[np.ndarray, dict[str, list[int]]]:
-        """The five channels (N, T, 5), and the neurons dropped for each reason."""
+        """The five channels (N, T, 5), and the neurons dropped for each reason; arguments as `neighbour_channels`."""
         traces, centroids = check_arrays(traces, centroids, missing_neighbours)
+        if scale_frames is not None and not 2 <= scale_frames <= traces.shape[1]:
+            raise ValueError(f"expected scale_frames from 2 to {traces.shape[1]}, all frames, got {scale_frames}")
         finite = np.isfinite(traces).all(1)
         usable = finite.copy()
-        usable[finite] = np.ptp(traces[finite], axis=1) > 0
+        usable[finite] = np.ptp(traces[finite, :scale_frames], axis=1) > 0
         dropped = {"NaN or infinite frames": ~finite, "constant trace": finite & ~usable}
 
         placed = usable & np.isfinite(centroids).all(1)
         if missing_neighbours == "error":
             dropped["no position"] = usable & ~placed
             usable = placed
-        channels = self._usable_channels(traces[usable], centroids[usable], coordinate_unit, missing_neighbours)
+        own = scale_traces(traces[usable], self.normalization, scale_frames)
+        channels = self._usable_channels(own, centroids[usable], coordinate_unit, missing_neighbours)
         alone = np.isnan(channels[:, 0]).any(1)
         if missing_neighbours == "error" and alone.any():
             dropped[f"fewer than {MIN_NEIGHBOURS} near or far neurons"] = _scatter(alone, usable, False)
@@ -290,11 +298,10 @@ class NeurtProcessor(ProcessorMixin):
         return _scatter(channels, usable, np.nan), report
 
     def _usable_channels(
-        self, traces: np.ndarray, centroids: np.ndarray, coordinate_unit: str | None, missing_neighbours: str
+        self, own: np.ndarray, centroids: np.ndarray, coordinate_unit: str | None, missing_neighbours: str
     ) -> np.ndarray:
-        """The five channels of finite, varying traces; those of missing neighbours are NaN."""
-        channels = np.empty((*traces.shape, len(CHANNELS)), dtype=np.float32)
-        own = scale_traces(traces, self.normalization)
+        """The five channels of scaled traces; those of missing neighbours are NaN."""
+        channels = np.empty((*own.shape, len(CHANNELS)), dtype=np.float32)
         channels[..., 0] = own
         placed = np.isfinite(centroids).all(1)
         if placed.sum() < MIN_NEURONS:

@@ -254,3 +254,40 @@ def test_another_rate_or_trace_kind_than_expected_gives_a_warning(caplog, expect
     cut(*random_field(), settings=expected, **got)
     assert len(caplog.records) == bool(warned)
     assert warned in caplog.text
+
+
+# Scaling on the past.
+
+
+@pytest.mark.parametrize("normalization", ["minmax", "zscore", "none"])
+def test_a_scale_set_by_the_past_does_not_know_the_future(normalization):
+    traces, centroids = random_field(frames=90)
+    changed = traces.copy()
+    changed[:, 60:] = 1e4 * np.random.default_rng(1).normal(size=(len(traces), 30))
+    processor = NeurtProcessor(normalization=normalization)
+    channels, after = (processor.neighbour_channels(x, centroids, scale_frames=60) for x in (traces, changed))
+    np.testing.assert_array_equal(after[:, :60], channels[:, :60])
+    assert (after[:, 60:] != channels[:, 60:]).all()
+    if normalization != "none":
+        channels, after = (processor.neighbour_channels(x, centroids) for x in (traces, changed))
+        assert (after[:, :60] != channels[:, :60]).any()
+
+
+def test_scaling_by_the_first_frames_equals_hand_computed_values():
+    channels = NeurtProcessor().neighbour_channels(
+        np.array([[2, 4, 3] + 29 * [6]] * 2, dtype=float), missing_neighbours="mask", scale_frames=3
+    )
+    assert channels[0, :4, 0].tolist() == [0, 1, 0.5, 2]
+
+
+def test_a_neuron_that_is_constant_over_the_frames_that_set_the_scale_is_dropped():
+    traces, centroids = random_field()
+    traces[3, :40] = 7
+    _, dropped = NeurtProcessor().channels_and_dropped(traces, centroids, None, "error", scale_frames=40)
+    assert dropped == {"constant trace": [3]}
+
+
+@pytest.mark.parametrize("scale_frames", [0, 1, -5, 81])
+def test_a_scale_set_by_frames_that_are_not_there_is_refused(scale_frames):
+    with pytest.raises(ValueError, match=f"expected scale_frames from 2 to 80, all frames, got {scale_frames}"):
+        NeurtProcessor().neighbour_channels(*random_field(), scale_frames=scale_frames)
