@@ -31,6 +31,7 @@ app = typer.Typer(
 )
 
 app.command()(data.simulate)
+app.command()(data.simulate_corpus)
 app.command("import")(data.import_)
 app.command()(data.build_microns)
 app.command()(data.inspect)

@@ -1,7 +1,7 @@
 """The small real recordings that benchmarks are run on, as `Recording`s. They are no part of the project.
 
 `NEURT_REAL_DATA` names the folder that holds them, with its loader `real_recordings.py`; the default lies beside the
-checkout. Recordings faster than 30 Hz are resampled, as slower models of the brain's calcium gain nothing from more.
+checkout. Recordings faster than 30 Hz are resampled to at most that by a whole factor.
 """
 
 import functools

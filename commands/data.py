@@ -82,6 +82,30 @@ def simulate(
     print(f"saved to {output}")
 
 
+def simulate_corpus(
+    output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
+    recordings: Annotated[int, typer.Option(help="How many.")] = 3000,
+    frames: Annotated[int, typer.Option(help="Frames of each.")] = 512,
+    seed: Annotated[int, typer.Option(help="The same seed gives the same corpus.")] = 0,
+) -> None:
+    """Simulate a corpus to pretrain on: recordings of every kind, no two with the same properties.
+
+    Frame rates from 1.5 to 30 Hz, noise over two decades, slow and fast indicators, drift, neuropil, raw, smoothed,
+    denoised and deconvolved traces. The shipped weights were trained on such a corpus.
+    """
+    flags = locals()
+    from ..dataset_scripts.simulate_corpus import CorpusConfig, write_corpus
+
+    config = chosen(CorpusConfig, flags)
+
+    def show(simulated):
+        with typer.progressbar(simulated, length=recordings, label="simulated recordings", file=sys.stderr) as bar:
+            yield from bar
+
+    write_corpus(config, output, progress=show)
+    print(f"simulated {recordings} recordings of {frames} frames; saved to {output}")
+
+
 def import_(
     path: Annotated[Path, typer.Argument(help="A file, or a folder that is searched.")],
     output: Annotated[Path, typer.Option(help="The build (a folder): new, or one to add to.")],
