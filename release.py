@@ -4,17 +4,17 @@ import json
 import os
 import shutil
 from dataclasses import dataclass, field
+from itertools import chain
 from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
-from .dataset_scripts.windows import WindowDataset
 from .loading import save_quietly
 from .processing_neurt import NeurtProcessor
-from .splits import Split
 from .summary import write_summary
+from .training_data import PARTS, TrainingData
 
 
 @dataclass(frozen=True)
@@ -25,31 +25,27 @@ class Release:
         output: The folder; `training` in it is where the release is put together.
         model: The trained model.
         processor: How its windows were cut.
-        split: Who trained and who was tested.
+        data: Who trained and who was tested; what their windows left out is written down.
         seen: Animals of the test that training has seen.
-        simulated: Whether the recordings were simulated.
         command: What regenerates the run.
         settings: The options.
-        datasets: Windows of each side; what they left out is written down.
     """
 
     output: Path
     model: PreTrainedModel
     processor: NeurtProcessor
-    split: Split
+    data: TrainingData = field(repr=False)
     seen: list[str]
-    simulated: bool
     command: str
     settings: dict[str, Any]
-    datasets: dict[str, WindowDataset] = field(repr=False)
 
     def write(self, title: str, log: list[dict], reconstruction=None, classification=None, examples=None) -> dict:
         """Write weights, code, processor, results and summary; `results.json` last. Returns the results."""
         scores = {"reconstruction": reconstruction, "classification": classification}
         results = {name: value.to_dict() for name, value in scores.items() if value is not None}
-        results |= {"simulated": self.simulated, "command": self.command, "settings": self.settings}
-        results |= {"split": self.split.to_dict(), "seen_in_training": self.seen}
-        results |= {"skipped": self._skipped(), "dropped": self._dropped(), "log": log}
+        results |= {"simulated": self.data.simulated, "command": self.command, "settings": self.settings}
+        results |= {"split": self.data.split.to_dict(), "seen_in_training": self.seen}
+        results |= self._left_out() | {"log": log}
         if PartialState().is_main_process:
             self._write(title, results, scores, examples)
         PartialState().wait_for_everyone()
@@ -62,7 +58,7 @@ class Release:
         save_quietly(self.model, aside)
         self.processor.save_pretrained(aside)
         (aside / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
-        sides = {part: getattr(self.split, part) for part in ("train", "validation", "test")}
+        sides = {part: getattr(self.data.split, part) for part in PARTS}
         sides["tested although seen in training"] = self.seen
         write_summary(
             aside,
@@ -70,15 +66,18 @@ class Release:
             **scores,
             examples=examples,
             split={side: ids for side, ids in sides.items() if ids},
-            simulated=self.simulated,
+            simulated=self.data.simulated,
             command=self.command,
         )
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "results.json"):
             os.replace(path, self.output / path.name)
         aside.rmdir()
 
-    def _skipped(self) -> dict[str, str]:
-        return {name: why for dataset in self.datasets.values() for name, why in dataset.skipped.items()}
-
-    def _dropped(self) -> dict[str, dict[str, int]]:
-        return {name: counts for dataset in self.datasets.values() for name, counts in dataset.dropped.items()}
+    def _left_out(self) -> dict[str, dict]:
+        """What gave no windows: recordings, neurons, frames; and what was padded, on each side of the split."""
+        datasets = self.data.datasets
+        by_recording = {
+            name: dict(chain.from_iterable(getattr(dataset, name).items() for dataset in datasets.values()))
+            for name in ("skipped", "dropped", "unused_frames")
+        }
+        return by_recording | {"padded_windows": {part: each.num_padded_windows for part, each in datasets.items()}}

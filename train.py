@@ -11,94 +11,36 @@ A batch size counts the windows of one optimiser step over all processes, so the
 everywhere. Interrupted, the same command with --resume goes on.
 """
 
-import copy
-import math
-from collections.abc import Callable, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Callable
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from accelerate.utils import set_seed
-from torch.utils.data import DataLoader, Subset
+from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from .baselines import beside_simple_statistics
+from .checkpoints import last_checkpoint
 from .configuration_neurt import NeurtConfig
-from .dataset_scripts.parquet_build import read_build, read_manifest
-from .dataset_scripts.recording import Recording, any_simulated
-from .dataset_scripts.windows import WindowDataset
-from .evaluation import evaluate_classification, evaluate_reconstruction, reconstruction_examples
+from .dataset_scripts.parquet_build import read_build
+from .evaluation import ClassificationScores, evaluate_classification, evaluate_reconstruction, reconstruction_examples
 from .loading import load_processor, load_quietly, read_config
 from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
 from .processing_neurt import NeurtProcessor
 from .release import Release
-from .splits import Split, check_disjoint, label_of, split_recordings
-from .training_loop import TrainingOptions, fit, inputs_and_labels, last_checkpoint
+from .training_batches import inputs_and_labels, num_scored
+from .training_data import TrainingData, describe_training, open_data
+from .training_loop import fit
+from .training_options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
 
-FREEZE = ("none", "embeddings", "encoder")
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
 EMBEDDINGS_FACTOR = 0.512
 VALIDATION_WINDOWS = 2048
 EVALUATION_BATCH = 128
-
-
-@dataclass(frozen=True)
-class SplitOptions:
-    """Who trains and who is tested; see `split_recordings`.
-
-    Args:
-        split_by: "subject" or "session".
-        test: Ids to hold out; if empty, those of the build's test split, or else `test_fraction` of them, drawn.
-        test_fraction: Share of ids to hold out.
-        validation_fraction: Share of the other ids that chooses the checkpoint; 0 keeps the last one.
-        allow_shared_subjects: Train although a test animal is also in training.
-
-    Raises:
-        ValueError: If a share is out of its range.
-    """
-
-    split_by: str = "subject"
-    test: Sequence[str] = ()
-    test_fraction: float = 0.2
-    validation_fraction: float = 0.0
-    allow_shared_subjects: bool = False
-
-    def __post_init__(self):
-        if not 0 < self.test_fraction < 1:
-            raise ValueError(f"expected test_fraction above 0 and below 1, got {self.test_fraction}")
-        if not 0 <= self.validation_fraction < 1:
-            raise ValueError(f"expected validation_fraction from 0 to below 1, got {self.validation_fraction}")
-
-
-@dataclass(frozen=True)
-class FinetuneOptions:
-    """What fine-tuning adds to training.
-
-    Args:
-        label: Label to learn, a column of the build.
-        freeze: "none", "embeddings" or "encoder": what keeps its pretrained weights.
-        layer_decay: Factor on the learning rate from each layer to the one below it (the original's 0.9); 1 for none.
-        head_learning_rate: Learning rate of the pooling query and the classifier.
-
-    Raises:
-        ValueError: If a value is out of its range.
-    """
-
-    label: str
-    freeze: str = "none"
-    layer_decay: float = 0.9
-    head_learning_rate: float = 1e-3
-
-    def __post_init__(self):
-        if self.freeze not in FREEZE:
-            raise ValueError(f"expected freeze among {', '.join(FREEZE)}, got {self.freeze!r}")
-        if not 0 < self.layer_decay <= 1:
-            raise ValueError(f"expected layer_decay above 0 and at most 1, got {self.layer_decay}")
-        if not 0 < self.head_learning_rate < math.inf:
-            raise ValueError(f"expected head_learning_rate above 0, got {self.head_learning_rate}")
 
 
 def pretrain(
@@ -107,6 +49,7 @@ def pretrain(
     *,
     model: NeurtForMaskedSignalModeling | None = None,
     processor: NeurtProcessor | None = None,
+    pretraining: PretrainOptions | None = None,
     split: SplitOptions | None = None,
     options: TrainingOptions | None = None,
     missing_neighbours: str = "error",
@@ -120,6 +63,7 @@ def pretrain(
         output: Folder of the model; must not hold one unless `resume`.
         model: What to train; by default a new one, see `pretraining_model`. Its configuration is told the animals.
         processor: Cuts the windows.
+        pretraining: What is hidden.
         split: Who trains and who is tested; by default a tenth of the training animals chooses the checkpoint.
         options: How to train.
         missing_neighbours: "mask" to train on recordings without positions as well.
@@ -132,37 +76,44 @@ def pretrain(
     Raises:
         ValueError: If the build, the split or the output folder cannot be used.
     """
-    split = _stated_split(build, split or SplitOptions(validation_fraction=0.1))
-    options = options or TrainingOptions()
+    options, pretraining = options or TrainingOptions(), pretraining or PretrainOptions()
     processor = processor or NeurtProcessor()
     model = model or pretraining_model(window_length=processor.window_length, seed=options.seed)
     _check_output(output, resume)
     _check_window(model, processor)
-    recordings = list(read_build(build))
-    chosen = _split(recordings, split, options.seed)
-    datasets = _datasets(recordings, chosen, processor, missing_neighbours=missing_neighbours)
-    seen = _remember_subjects(model, datasets)
-    trained_on = describe_training(processor, chosen.recordings(recordings, "train"))
-    settings = {"split": asdict(split), "training": asdict(options), "missing_neighbours": missing_neighbours}
-    collate = MaskedSignalCollator(options.seed)
+    split = split or SplitOptions(validation_fraction=0.1)
+    data = open_data(build, processor, split, seed=options.seed, missing_neighbours=missing_neighbours)
+    seen = _remember_subjects(model, data)
+    settings = {"split": asdict(data.options), "training": asdict(options), "missing_neighbours": missing_neighbours}
+    settings["pretraining"] = asdict(pretraining)
+    rate = model.config.default_sampling_rate
+    collate = MaskedSignalCollator(options.seed, tasks=pretraining.tasks, default_sampling_rate=rate)
     log = fit(
         model,
         [{"params": list(model.parameters())}],
-        datasets["train"],
+        data.datasets["train"],
         collate,
         options,
         output / "training",
-        _validation(datasets, collate),
+        _validation(data, collate),
         resume,
-        _identity(build, settings, chosen, processor, model),
+        _identity(data, settings, processor, model),
     )
 
-    simulated = any_simulated(recordings)
-    loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate)
-    scores = evaluate_reconstruction(model, loader, simulated=simulated, seed=options.seed)
-    examples = reconstruction_examples(model, _spread(datasets, collate))
-    release = Release(output, model, trained_on, chosen, seen, simulated, command, settings, datasets)
-    return release.write("Pretraining", log, reconstruction=scores, examples=examples)
+    trained_on = describe_training(processor, data.split.recordings(data.recordings, "train"))
+    release = Release(output, model, trained_on, data, seen, command, settings)
+    return release.write("Pretraining", log, **_reconstruction(model, data, options.seed))
+
+
+def _reconstruction(model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int) -> dict[str, Any]:
+    """Scores on hidden spans of the test windows, whatever the model was trained on, and examples for the figure."""
+    collate = MaskedSignalCollator(seed)
+    loader = DataLoader(data.datasets["test"], EVALUATION_BATCH, collate_fn=collate)
+    sample = data.sample("test", 4)
+    return {
+        "reconstruction": evaluate_reconstruction(model, loader, simulated=data.simulated, seed=seed),
+        "examples": reconstruction_examples(model, collate([sample[i] for i in range(len(sample))])),
+    }
 
 
 def pretraining_model(
@@ -236,46 +187,47 @@ def finetune(
     Raises:
         ValueError: If the model, the build, the labels, the split or the output folder cannot be used.
     """
-    split = _stated_split(build, split or SplitOptions())
     options = options or TrainingOptions(epochs=5, learning_rate=1e-4)
     _check_output(output, resume)
     processor = processor or load_processor(model)
-    recordings = list(read_build(build))
-    chosen = _split(recordings, split, options.seed, finetuning.label)
-    classes = _class_names(chosen.recordings(recordings, "train"), finetuning.label)
-    label2id = {name: index for index, name in enumerate(classes)}
-    datasets = _datasets(
-        recordings,
-        chosen,
+    data = open_data(
+        build,
         processor,
+        split or SplitOptions(),
+        seed=options.seed,
         label=finetuning.label,
-        label2id=label2id,
         missing_neighbours=missing_neighbours,
     )
-    classifier = _classifier(model, label2id, options.seed)
+    classifier = _classifier(model, data.label2id, options.seed)
     _check_window(classifier, processor)
-    seen = _remember_subjects(classifier, datasets)
-    settings = {"split": asdict(split), "training": asdict(options), "missing_neighbours": missing_neighbours}
+    seen = _remember_subjects(classifier, data)
+    settings = {"split": asdict(data.options), "training": asdict(options), "missing_neighbours": missing_neighbours}
     settings["finetuning"] = asdict(finetuning)
     log = fit(
         classifier,
         parameter_groups(classifier, finetuning, options.learning_rate),
-        datasets["train"],
+        data.datasets["train"],
         collate_windows,
         options,
         output / "training",
-        _validation(datasets, collate_windows),
+        _validation(data, collate_windows),
         resume,
-        _identity(build, settings, chosen, processor, classifier),
+        _identity(data, settings, processor, classifier),
     )
 
-    simulated = any_simulated(recordings)
-    loader = DataLoader(datasets["test"], EVALUATION_BATCH, collate_fn=collate_windows)
-    scores = evaluate_classification(classifier, loader, simulated=simulated, seed=options.seed)
-    sides = datasets["train"], datasets["test"]
-    scores = beside_simple_statistics(scores, recordings, *sides, processor.normalization)
-    release = Release(output, classifier, processor, chosen, seen, simulated, command, settings, datasets)
+    scores = _classification(classifier, data, processor.normalization, options.seed)
+    release = Release(output, classifier, processor, data, seen, command, settings)
     return release.write("Fine-tuning", log, classification=scores)
+
+
+def _classification(
+    model: NeurtForSequenceClassification, data: TrainingData, normalization: str, seed: int
+) -> ClassificationScores:
+    """Scores on the test windows, beside those of simple statistics of the same recordings."""
+    loader = DataLoader(data.datasets["test"], EVALUATION_BATCH, collate_fn=collate_windows)
+    scores = evaluate_classification(model, loader, simulated=data.simulated, seed=seed)
+    sides = data.datasets["train"], data.datasets["test"]
+    return beside_simple_statistics(scores, list(read_build(data.build)), *sides, normalization)
 
 
 def _classifier(model: Path, label2id: dict[str, int], seed: int) -> NeurtForSequenceClassification:
@@ -317,109 +269,38 @@ def _check_window(model: PreTrainedModel, processor: NeurtProcessor):
         raise ValueError(f"expected windows of at most {longest} frames for this model, got {processor.window_length}")
 
 
-def _identity(
-    build: Path, settings: dict, split: Split, processor: NeurtProcessor, model: PreTrainedModel
-) -> dict[str, Any]:
+def _identity(data: TrainingData, settings: dict, processor: NeurtProcessor, model: PreTrainedModel) -> dict[str, Any]:
     """What must be the same for a run to be resumed; a model that has met the test animals must not go on."""
     architecture = {k: v for k, v in model.config.to_diff_dict().items() if k != "transformers_version"}
-    data = {entry["path"]: entry["sha256"] for entry in read_manifest(build)["files"]}
-    identity = {"data": data, "split": split.to_dict(), "processor": processor.to_dict(), "model": architecture}
-    return settings | identity
+    return settings | data.identity() | {"processor": processor.to_dict(), "model": architecture}
 
 
-def describe_training(processor: NeurtProcessor, recordings: Sequence[Recording]) -> NeurtProcessor:
-    """The processor to release: it expects the frame rate and trace kind of training, so that others give a warning.
-
-    It expects nothing where the recordings differ: rates by over 10 % from their median, or in trace kind.
-    """
-    described = copy.copy(processor)
-    rates, kinds = [recording.sampling_rate for recording in recordings], {each.trace_kind for each in recordings}
-    median = float(np.median(rates))
-    described.sampling_rate = median if np.allclose(rates, median, rtol=0.1) else None
-    described.trace_kind = kinds.pop() if len(kinds) == 1 else None
-    return described
-
-
-def _remember_subjects(model: PreTrainedModel, datasets: dict[str, WindowDataset]) -> list[str]:
+def _remember_subjects(model: PreTrainedModel, data: TrainingData) -> list[str]:
     """Store the animals of this training in the model's configuration; returns those of the test that it has seen."""
-    trained = [datasets[part].subject_ids for part in ("train", "validation") if part in datasets]
-    seen = set(model.config.pretraining_subjects or ()).union(*trained)
+    seen = data.trained_subjects.union(model.config.pretraining_subjects or ())
     model.config.pretraining_subjects = sorted(seen)
-    return sorted(seen.intersection(datasets["test"].subject_ids))
+    return sorted(seen.intersection(data.datasets["test"].subject_ids))
 
 
-def _stated_split(build: Path, options: SplitOptions) -> SplitOptions:
-    """Hold out what the build calls its test split, unless the options name what to hold out."""
-    group = f"{options.split_by}_id"
-    test = {entry.get(group) for entry in read_manifest(build)["files"] if entry["split"] == "test"}
-    return options if options.test or not test else replace(options, test=tuple(sorted(test)))
-
-
-def _split(recordings: Sequence[Recording], options: SplitOptions, seed: int, label: str | None = None) -> Split:
-    """The split, checked for animals on both sides."""
-    split = split_recordings(
-        recordings,
-        by=options.split_by,
-        test=options.test,
-        test_fraction=options.test_fraction,
-        validation_fraction=options.validation_fraction,
-        label=label,
-        seed=seed,
-    )
-    if not options.allow_shared_subjects:
-        train, validation, test = (split.recordings(recordings, part) for part in ("train", "validation", "test"))
-        check_disjoint(train + validation, test)
-    return split
-
-
-def _datasets(
-    recordings: Sequence[Recording], split: Split, processor: NeurtProcessor, **options
-) -> dict[str, WindowDataset]:
-    """Windows of each part of the split that has recordings."""
-    parts = {part: split.recordings(recordings, part) for part in ("train", "validation", "test")}
-    datasets = {}
-    for part, members in parts.items():
-        try:
-            datasets |= {part: WindowDataset(members, processor, **options)} if members else {}
-        except ValueError as error:
-            raise ValueError(f"{part} recordings: {error}") from error
-    return datasets
-
-
-def _class_names(recordings: Sequence[Recording], label: str) -> list[str]:
-    """The classes there are to learn; a test animal of another one is refused when its windows are cut."""
-    classes = sorted({label_of(recording, label) for recording in recordings})
-    if len(classes) < 2:
-        raise ValueError(f"expected at least two classes of {label!r} to train on, got {', '.join(classes)}")
-    return classes
-
-
-def _sample(dataset: WindowDataset, count: int) -> Subset:
-    """Windows evenly spaced over a data set: the same ones each time."""
-    return Subset(dataset, np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist())
-
-
-def _validation(datasets: dict[str, WindowDataset], collate: Callable) -> Callable[[PreTrainedModel], float] | None:
+def _validation(data: TrainingData, collate: Callable) -> Callable[[PreTrainedModel], float] | None:
     """The mean loss over a fixed sample of the validation windows, as a function of the model."""
-    if "validation" not in datasets:
+    if "validation" not in data.datasets:
         return None
-    loader = DataLoader(_sample(datasets["validation"], VALIDATION_WINDOWS), EVALUATION_BATCH, collate_fn=collate)
+    # Their epoch stays 0, so that they are hidden in the same way each time.
+    loader = DataLoader(data.sample("validation", VALIDATION_WINDOWS), EVALUATION_BATCH, collate_fn=collate)
 
     def validate(model: PreTrainedModel) -> float:
         model.eval()
+        losses, counts = [], []
         with torch.inference_mode():
-            losses = [(model(**inputs_and_labels(batch, model.device)).loss, len(batch["labels"])) for batch in loader]
+            for batch in loader:
+                losses.append(float(model(**inputs_and_labels(batch, model.device)).loss))
+                scored = num_scored(batch)
+                counts.append(len(batch["labels"]) if scored is None else int(scored))
         model.train()
-        values, sizes = zip(*losses, strict=True)
-        return float(np.average([float(value) for value in values], weights=sizes))
+        return float(np.average(losses, weights=counts))
 
     return validate
-
-
-def _spread(datasets: dict[str, WindowDataset], collate: Callable) -> dict[str, Any]:
-    """A batch of test windows from all over, for the figure."""
-    sample = _sample(datasets["test"], 4)
-    return collate([sample[i] for i in range(len(sample))])
 
 
 if __name__ == "__main__":

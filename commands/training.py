@@ -3,35 +3,27 @@
 import functools
 import os
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
-from .options import chosen
+from ..training_options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
+from .options import Seed, chosen, task_weights, with_flags
 
 _Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
 _Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
-_Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
-_in_split = functools.partial(typer.Option, rich_help_panel="Who is tested")
 _in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
-_By = Annotated[str, _in_split("--split-by", help="subject, or session where there is one animal.")]
-_Test = Annotated[
-    list[str],
-    _in_split("--test", help="Id to hold out; may be repeated.", show_default="the build's test split, or drawn"),
-]
-_TestFraction = Annotated[float, _in_split(help="Share of ids to hold out if none is named.")]
-_Validation = Annotated[float, _in_split(help="Share of the others that chooses the checkpoint; 0 for the last one.")]
-_Shared = Annotated[bool, _in_split("--allow-shared-subjects", help="Train on animals that are tested.")]
 _Stride = Annotated[int | None, _in_windows(help="Frames between window starts.", show_default="the window length")]
 _Missing = Annotated[str, _in_windows(help="Recordings without positions: error skips them, mask uses own traces.")]
-_Epochs = Annotated[int, _in_training(help="Passes over the training windows.")]
-_Batch = Annotated[int, _in_training(help="Windows in one step, over all processes.")]
-_Rate = Annotated[float, _in_training(help="Peak learning rate of AdamW.")]
-_Decay = Annotated[float, _in_training(help="Weight decay.")]
-_Accumulation = Annotated[int, _in_training(help="Pieces a batch is cut into to save memory.")]
-_Precision = Annotated[str, _in_training(help="no, bf16 or fp16.")]
-_Checkpoint = Annotated[int, _in_training(help="Steps between checkpoints.")]
+_Task = Annotated[
+    list[str],
+    _in_training(
+        help="What is hidden, and its weight: span, neuron, near, far, population or forecast; may be repeated.",
+        metavar="NAME=WEIGHT",
+        show_default="span=1",
+    ),
+]
 _Resume = Annotated[bool, _in_training("--resume", help="Go on from the last checkpoint in the output folder.")]
 
 
@@ -50,18 +42,13 @@ def _print_seen(subjects: list[str]) -> None:
         print(f"seen in pretraining, so no test of generalisation to new animals: {', '.join(subjects)}")
 
 
+@with_flags(SplitOptions, TrainingOptions, validation_fraction=0.1)
 def pretrain(
     context: typer.Context,
     build: _Build,
     output: _Output,
     model: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="new ones")] = None,
     config: Annotated[Path | None, typer.Option(help="config.json of a new model.", show_default="built in")] = None,
-    seed: _Seed = 0,
-    split_by: _By = "subject",
-    test: _Test = (),
-    test_fraction: _TestFraction = 0.2,
-    validation_fraction: _Validation = 0.1,
-    allow_shared_subjects: _Shared = False,
     window_length: Annotated[
         int | None, _in_windows(help="Frames in a window.", show_default="128, or as --model")
     ] = None,
@@ -76,17 +63,11 @@ def pretrain(
         str | None, _in_windows(help="minmax, zscore or none.", show_default="minmax, or as --model")
     ] = None,
     missing_neighbours: _Missing = "error",
-    epochs: _Epochs = 20,
-    batch_size: _Batch = 64,
-    learning_rate: _Rate = 1e-3,
-    weight_decay: _Decay = 0.01,
-    accumulation_steps: _Accumulation = 1,
-    mixed_precision: _Precision = "no",
-    checkpoint_every: _Checkpoint = 500,
+    task: _Task = (),
     resume: _Resume = False,
+    **flags: Any,
 ) -> None:
-    """Pretrain by reconstructing hidden spans, and test on held-out animals beside interpolation."""
-    flags = locals()
+    """Pretrain by reconstructing what is hidden, and test on held-out animals beside interpolation."""
     from .. import train
 
     processor = train.window_processor(
@@ -97,12 +78,14 @@ def pretrain(
         radius_unit=radius_unit,
         normalization=normalization,
     )
+    options = chosen(TrainingOptions, flags)
     results = train.pretrain(
         build,
         output,
-        split=chosen(train.SplitOptions, flags),
-        options=chosen(train.TrainingOptions, flags),
-        model=train.pretraining_model(model, config, window_length=processor.window_length, seed=seed),
+        pretraining=PretrainOptions(task_weights(task)) if task else PretrainOptions(),
+        split=chosen(SplitOptions, flags),
+        options=options,
+        model=train.pretraining_model(model, config, window_length=processor.window_length, seed=options.seed),
         processor=processor,
         missing_neighbours=missing_neighbours,
         resume=resume,
@@ -111,44 +94,29 @@ def pretrain(
     _report(output, results)
 
 
+@with_flags(FinetuneOptions, SplitOptions, TrainingOptions, test_fraction=0.3, epochs=5, learning_rate=1e-4)
 def finetune(
     context: typer.Context,
     build: _Build,
     output: _Output,
     model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
     label: Annotated[str, typer.Option(help="Label to learn: a column of the build.")],
-    seed: _Seed = 0,
-    split_by: _By = "subject",
-    test: _Test = (),
-    test_fraction: _TestFraction = 0.3,
-    validation_fraction: _Validation = 0.0,
-    allow_shared_subjects: _Shared = False,
     window_stride: _Stride = None,
     missing_neighbours: _Missing = "error",
-    freeze: Annotated[str, _in_training(help="What keeps its weights: none, embeddings or encoder.")] = "none",
-    layer_decay: Annotated[float, _in_training(help="Factor on the learning rate per layer down; 1: none.")] = 0.9,
-    head_learning_rate: Annotated[float, _in_training(help="Learning rate of pooling and classifier.")] = 1e-3,
-    epochs: _Epochs = 5,
-    batch_size: _Batch = 64,
-    learning_rate: _Rate = 1e-4,
-    weight_decay: _Decay = 0.01,
-    accumulation_steps: _Accumulation = 1,
-    mixed_precision: _Precision = "no",
-    checkpoint_every: _Checkpoint = 500,
     resume: _Resume = False,
+    **flags: Any,
 ) -> None:
     """Fine-tune a pretrained model to tell groups of animals apart, and test on held-out animals."""
-    flags = locals()
     from .. import train
 
     results = train.finetune(
         build,
         output,
         model=model,
-        finetuning=chosen(train.FinetuneOptions, flags),
+        finetuning=chosen(FinetuneOptions, {"label": label, **flags}),
         processor=train.window_processor(model, window_stride=window_stride),
-        split=chosen(train.SplitOptions, flags),
-        options=chosen(train.TrainingOptions, flags),
+        split=chosen(SplitOptions, flags),
+        options=chosen(TrainingOptions, flags),
         missing_neighbours=missing_neighbours,
         resume=resume,
         command=context.meta["neurt.command"],
@@ -162,7 +130,7 @@ def evaluate(
     label: Annotated[str | None, typer.Option(help="Label to score a classifier on.")] = None,
     subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
     missing_neighbours: _Missing = "error",
-    seed: _Seed = 0,
+    seed: Seed = 0,
     output: Annotated[Path | None, typer.Option(help="JSON file to make with the scores.")] = None,
 ) -> None:
     """Score a model on a build: reconstruction beside its baselines, or groups by window, recording and subject."""

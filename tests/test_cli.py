@@ -73,7 +73,8 @@ def test_the_help_of_the_whole_lists_every_command(neurt):
 
 def test_help_shows_units_and_defaults(neurt):
     _, out, _ = neurt("pretrain", "--help")
-    for text in ("Frames in a window.", "128, or as --model", "default: 0.001", "default: 20", "Passes over"):
+    texts = ("Frames in a window.", "128, or as --model", "default: 0.001", "default: 20", "Passes over", "span=1")
+    for text in texts:
         assert text in out
     _, out, _ = neurt("finetune", "--help")
     for text in ("default: 0.9", "none, embeddings or encoder", "the window length"):
@@ -177,6 +178,20 @@ def test_bad_options_of_training_are_refused(refused, pretrained, build, tmp_pat
 )
 def test_bad_options_of_fine_tuning_are_refused(refused, pretrained, build, tmp_path, words, message):
     assert message in refused(*using("finetune", pretrained, build, tmp_path / "output"), *words)
+    assert not (tmp_path / "output").exists()
+
+
+@pytest.mark.parametrize(
+    ("words", "message"),
+    [
+        (["--task", "spans"], "expected tasks among span, neuron, near, far, population, forecast, got spans"),
+        (["--task", "span=much"], "expected a task and its weight, like span=3, got span=much"),
+        (["--task", "span=0"], "expected a weight above 0 for each task, got {'span': 0.0}"),
+        (["--task", "span=1", "--task", "span=2"], "expected each task once, got span=1 span=2"),
+    ],
+)
+def test_bad_tasks_are_refused(refused, pretrained, build, tmp_path, words, message):
+    assert refused(*using("pretrain", pretrained, build, tmp_path / "output"), *words) == message
     assert not (tmp_path / "output").exists()
 
 

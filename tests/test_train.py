@@ -15,6 +15,7 @@ from dataclasses import replace
 import pytest
 import torch
 from neurt import (
+    MaskedSignalCollator,
     NeurtConfig,
     NeurtForMaskedSignalModeling,
     NeurtForSequenceClassification,
@@ -26,6 +27,7 @@ from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.splits import split_recordings
 from neurt.train import (
     FinetuneOptions,
+    PretrainOptions,
     SplitOptions,
     TrainingOptions,
     describe_training,
@@ -118,7 +120,8 @@ def test_two_processes_train_as_one_does(build, tmp_path, config_file):
     # An epoch is one step, so the log holds the loss of every step.
     def commands(folder, *flags):
         shared = ("--test", "sim005", "--test", "sim006", "--epochs", 3, "--batch-size", 96, *flags)
-        model = ("--config", config_file, "--window-length", 40, "--validation-fraction", 0.1)
+        tasks = ("--task", "span=2", "--task", "neuron", "--task", "forecast=0.5")
+        model = ("--config", config_file, "--window-length", 40, "--validation-fraction", 0.1, *tasks)
         pretrained = ["pretrain", build, "--output", folder / "pretrained", *model, *shared]
         classifier = ["finetune", build, "--output", folder / "classifier", "--model", folder / "pretrained"]
         classifier += ["--label", "group", "--learning-rate", 1e-3, *shared]
@@ -194,6 +197,40 @@ def test_a_fine_tuning_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_pa
     assert results(tmp_path / "cut") == results(tmp_path / "whole")
 
 
+def test_training_and_validation_hide_what_the_tasks_say_and_the_test_hides_spans(
+    tmp_path, tiny_pretrain, monkeypatch
+):
+    hidden, collate = [], MaskedSignalCollator.__call__
+
+    def spy(self, windows):
+        batch = collate(self, windows)
+        masks = [mask.numpy().tobytes() for mask in batch["bool_masked_pos"]]
+        hidden.extend(
+            zip(
+                batch["subject_id"],
+                batch["roi_id"],
+                batch["start_frame"].tolist(),
+                batch["mask_task"],
+                masks,
+                strict=True,
+            )
+        )
+        return batch
+
+    monkeypatch.setattr(MaskedSignalCollator, "__call__", spy)
+    split = SplitOptions(test=HELD_OUT, validation_fraction=0.1)
+    options = TrainingOptions(epochs=2, batch_size=32)
+    found = tiny_pretrain(tmp_path, pretraining=PretrainOptions({"neuron": 1, "far": 3}), split=split, options=options)
+    assert found["settings"]["pretraining"] == {"tasks": {"neuron": 1, "far": 3}}
+    (validated,) = found["split"]["validation"]
+    tasks = {name: {task for each, *_, task, _ in hidden if each == name} for name, *_ in hidden}
+    assert all(tasks[name] == ({"span"} if name.startswith(HELD_OUT) else {"neuron", "far"}) for name in tasks)
+    assert len(tasks) == 12
+    # Twice the same, for the validation losses of two epochs are compared.
+    validation = [entry for entry in hidden if entry[0].startswith(validated)]
+    assert len(validation) == 2 * len(set(validation)) > 0
+
+
 def test_a_run_is_not_resumed_with_other_animals_held_out(tmp_path, tiny_pretrain, monkeypatch):
     monkeypatch.setattr("neurt.train.evaluate_reconstruction", None)  # fails after training, before the release
     with pytest.raises(TypeError):
@@ -226,7 +263,13 @@ def test_results_hold_the_split_and_its_hash_the_settings_and_the_scores_beside_
     assert found["simulated"] is True and found["reconstruction"]["measured_on"]["simulated"] is True
     assert found["reconstruction"]["measured_on"]["subjects"] == [*HELD_OUT]
     assert [entry["epoch"] for entry in found["log"]] == [1, 2]
+    assert found["settings"]["pretraining"] == {"tasks": {"span": 1.0}}
     assert found["skipped"] == {} and found["seen_in_training"] == []
+    # 116 frames give two windows of 40 and one of 36, of each of 8 neurons in 12 recordings but for those dropped.
+    assert set(found["unused_frames"].values()) == {0} and len(found["unused_frames"]) == 12
+    num_dropped = sum(sum(reasons.values()) for reasons in found["dropped"].values())
+    assert sum(found["padded_windows"].values()) == 12 * 8 - num_dropped
+    assert found["padded_windows"].keys() == {"train", "validation", "test"}
 
 
 def test_the_released_weights_are_the_best_by_validation(pretrained):

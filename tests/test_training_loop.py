@@ -1,13 +1,15 @@
 """The loop trains the same whatever way a batch is cut, goes on where it was interrupted, and stops in plain words."""
 
 import re
-from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
-from neurt import MaskedSignalCollator, training_loop
-from neurt.training_loop import TrainingOptions, epoch_batches, fit, process_pieces
+from neurt import MaskedSignalCollator, checkpoints, training_loop
+from neurt.masking import MASK_TASKS
+from neurt.training_batches import cut_batch, epoch_batches, process_share
+from neurt.training_loop import fit
+from neurt.training_options import TrainingOptions
 from torch.utils.data import Dataset
 
 
@@ -36,10 +38,10 @@ class Windows(Dataset):
         }
 
 
-def train(model, folder, *, validate=None, resume=False, settings=None, dataset=None, **options):
+def train(model, folder, *, validate=None, resume=False, settings=None, dataset=None, tasks=None, **options):
     options = TrainingOptions(**{"epochs": 3, "batch_size": 8, "seed": 3, **options})
     groups = [{"params": list(model.parameters())}]
-    collate = MaskedSignalCollator(options.seed)
+    collate = MaskedSignalCollator(options.seed, tasks=tasks)
     return fit(model, groups, dataset or Windows(), collate, options, folder, validate, resume, settings)
 
 
@@ -84,19 +86,24 @@ def test_windows_that_do_not_fill_a_batch_wait_for_another_epoch():
     assert all(len(windows) == 8 for windows in used) and set.union(*used) == set(range(10))
 
 
-def test_processes_share_out_the_pieces_of_each_batch():
-    def pieces(process):
-        accelerator = SimpleNamespace(num_processes=2, gradient_accumulation_steps=2, process_index=process)
-        return process_pieces(np.arange(16).reshape(2, 8), accelerator)
-
-    assert pieces(0) == [[0, 1], [4, 5], [8, 9], [12, 13]]
-    assert pieces(1) == [[2, 3], [6, 7], [10, 11], [14, 15]]
+def test_processes_share_out_each_batch():
+    batches = np.arange(16).reshape(2, 8)
+    assert process_share(batches, 0, 2).tolist() == [[0, 1, 2, 3], [8, 9, 10, 11]]
+    assert process_share(batches, 1, 2).tolist() == [[4, 5, 6, 7], [12, 13, 14, 15]]
 
 
-def test_accumulation_changes_neither_losses_nor_weights(tmp_path, tiny_model):
+def test_a_batch_is_cut_into_pieces_of_equal_size_and_a_smaller_last_one():
+    batch = {"labels": torch.arange(5), "recording_id": list("abcde")}
+    pieces = [(piece["labels"].tolist(), piece["recording_id"]) for piece in cut_batch(batch, 2)]
+    assert pieces == [([0, 1, 2], ["a", "b", "c"]), ([3, 4], ["d", "e"])]
+    assert [len(piece["labels"]) for piece in cut_batch(batch, 1)] == [5]
+
+
+@pytest.mark.parametrize("tasks", [{"span": 1}, dict.fromkeys(MASK_TASKS, 1)], ids=["spans", "all tasks"])
+def test_accumulation_changes_neither_losses_nor_weights(tmp_path, tiny_model, tasks):
     whole, cut = tiny_model(), tiny_model()
-    expected = train(whole, tmp_path / "whole", epochs=2)
-    log = train(cut, tmp_path / "cut", epochs=2, accumulation_steps=4)
+    expected = train(whole, tmp_path / "whole", epochs=2, tasks=tasks)
+    log = train(cut, tmp_path / "cut", epochs=2, tasks=tasks, accumulation_steps=4)
     assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in expected], abs=1e-6)
     assert largest_difference(whole, cut) < 1e-5
     assert largest_difference(whole, tiny_model()) > 1e-3
@@ -150,7 +157,7 @@ def test_a_run_interrupted_while_it_wrote_a_checkpoint_goes_on_from_the_one_befo
     expected = tiny_model()
     log = train(expected, tmp_path / "whole", checkpoint_every=1)
 
-    replace = training_loop.os.replace
+    replace = checkpoints.os.replace
 
     def interrupted_replace(source, target):
         if target.name == "step-5":
@@ -158,7 +165,7 @@ def test_a_run_interrupted_while_it_wrote_a_checkpoint_goes_on_from_the_one_befo
         replace(source, target)
 
     with monkeypatch.context() as context, pytest.raises(Interrupted):
-        context.setattr(training_loop.os, "replace", interrupted_replace)
+        context.setattr(checkpoints.os, "replace", interrupted_replace)
         train(tiny_model(), tmp_path / "cut", checkpoint_every=1)
     assert {path.name for path in (tmp_path / "cut").iterdir()} == {"step-4", "writing-step-5"}
     resumed = tiny_model(seed=1)
