@@ -11,7 +11,7 @@ A batch size counts the windows of one optimiser step over all processes, so the
 everywhere. Interrupted, the same command with --resume goes on.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -30,6 +30,7 @@ from .evaluation import ClassificationScores, evaluate_classification, evaluate_
 from .loading import load_processor, load_quietly, read_config
 from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
+from .non_finite_losses import not_finite, windows_to_blame
 from .processing_neurt import NeurtProcessor
 from .release import Release
 from .training_batches import inputs_and_labels, num_scored
@@ -291,16 +292,24 @@ def _validation(data: TrainingData, collate: Callable) -> Callable[[PreTrainedMo
 
     def validate(model: PreTrainedModel) -> float:
         model.eval()
-        losses, counts = [], []
         with torch.inference_mode():
-            for batch in loader:
-                losses.append(float(model(**inputs_and_labels(batch, model.device)).loss))
-                scored = num_scored(batch)
-                counts.append(len(batch["labels"]) if scored is None else int(scored))
+            losses, counts = zip(*(_loss_and_count(model, batch) for batch in loader), strict=True)
         model.train()
         return float(np.average(losses, weights=counts))
 
     return validate
+
+
+def _loss_and_count(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[float, int]:
+    """The loss of a validation batch, and how many values or windows it is the mean of."""
+
+    def loss_of(windows: Mapping[str, Any]) -> torch.Tensor:
+        return model(**inputs_and_labels(windows, model.device)).loss
+
+    loss, scored = loss_of(batch), num_scored(batch)
+    if not loss.isfinite():
+        raise not_finite("validation", loss, model, windows_to_blame(batch, loss_of))
+    return float(loss), len(batch["labels"]) if scored is None else int(scored)
 
 
 if __name__ == "__main__":

@@ -11,13 +11,14 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, set_seed
+from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
 from .checkpoints import Checkpoints, Progress
+from .non_finite_losses import not_finite, windows_to_blame
 from .training_batches import check_batches, cut_batch, inputs_and_labels, load_batches, num_scored
 from .training_options import TrainingOptions
 
@@ -73,7 +74,7 @@ def fit(
     Raises:
         ValueError: If there are fewer windows than a batch, processes and accumulation steps do not divide it, or the
             run to resume was another one.
-        FloatingPointError: If a loss is not finite.
+        FloatingPointError: If a loss is not finite; names the recordings that it came from.
     """
     accelerator = _accelerator(options, model)
     set_seed(options.seed)
@@ -150,12 +151,16 @@ def _progress_bar(accelerator: Accelerator, total: int, initial: int) -> tqdm:
 
 def _step(run: Run, batch: Mapping[str, Any]) -> float:
     """One optimiser step; returns the loss of the whole batch."""
-    loss = _finite("training", _backward(run, batch))
+    loss = _backward(run, batch)
+    if not loss.isfinite():
+        # The weights are still those that gave it.
+        blamed = windows_to_blame(batch, lambda window: run.model(**inputs_and_labels(window, loss.device)).loss)
+        raise not_finite("training", loss, run.model, gather_object(blamed))
     run.accelerator.clip_grad_norm_(run.model.parameters(), run.options.max_gradient_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.scheduler.step()
-    return loss
+    return float(loss)
 
 
 def _backward(run: Run, batch: Mapping[str, Any]) -> torch.Tensor:
@@ -176,13 +181,10 @@ def _backward(run: Run, batch: Mapping[str, Any]) -> torch.Tensor:
     return accelerator.reduce(total, reduction="mean")
 
 
-def _finite(name: str, loss: torch.Tensor) -> float:
-    if not loss.isfinite():
-        raise FloatingPointError(f"expected a finite {name} loss, got {loss:g}; pass a lower learning rate")
-    return float(loss)
-
-
 def _validate(accelerator: Accelerator, model: PreTrainedModel, validate: Callable) -> float:
     # The mean over processes, for they must agree on whether it is the lowest.
     loss = torch.tensor(validate(model), device=accelerator.device, dtype=torch.float32)
-    return _finite("validation", accelerator.reduce(loss, reduction="mean"))
+    loss = accelerator.reduce(loss, reduction="mean")
+    if not loss.isfinite():
+        raise not_finite("validation", loss, model, ())
+    return float(loss)

@@ -12,6 +12,7 @@ import sys
 import time
 from dataclasses import replace
 
+import numpy as np
 import pytest
 import torch
 from neurt import (
@@ -22,6 +23,7 @@ from neurt import (
     NeurtProcessor,
     training_loop,
 )
+from neurt.checkpoints import last_checkpoint
 from neurt.cli import app
 from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.splits import split_recordings
@@ -205,16 +207,8 @@ def test_training_and_validation_hide_what_the_tasks_say_and_the_test_hides_span
     def spy(self, windows):
         batch = collate(self, windows)
         masks = [mask.numpy().tobytes() for mask in batch["bool_masked_pos"]]
-        hidden.extend(
-            zip(
-                batch["subject_id"],
-                batch["roi_id"],
-                batch["start_frame"].tolist(),
-                batch["mask_task"],
-                masks,
-                strict=True,
-            )
-        )
+        places = zip(batch["recording_id"], batch["roi_id"], batch["start_frame"].tolist(), strict=True)
+        hidden.extend(zip(places, batch["mask_task"], masks, strict=True))
         return batch
 
     monkeypatch.setattr(MaskedSignalCollator, "__call__", spy)
@@ -223,12 +217,41 @@ def test_training_and_validation_hide_what_the_tasks_say_and_the_test_hides_span
     found = tiny_pretrain(tmp_path, pretraining=PretrainOptions({"neuron": 1, "far": 3}), split=split, options=options)
     assert found["settings"]["pretraining"] == {"tasks": {"neuron": 1, "far": 3}}
     (validated,) = found["split"]["validation"]
-    tasks = {name: {task for each, *_, task, _ in hidden if each == name} for name, *_ in hidden}
+    tasks = {name: {task for (each, *_), task, _ in hidden if each == name} for (name, *_), *_ in hidden}
     assert all(tasks[name] == ({"span"} if name.startswith(HELD_OUT) else {"neuron", "far"}) for name in tasks)
     assert len(tasks) == 12
     # Twice the same, for the validation losses of two epochs are compared.
-    validation = [entry for entry in hidden if entry[0].startswith(validated)]
+    validation = [entry for entry in hidden if entry[0][0].startswith(validated)]
     assert len(validation) == 2 * len(set(validation)) > 0
+
+
+@pytest.mark.parametrize(("subject", "loss"), [("sim001", "training"), ("sim003", "validation")])
+def test_a_loss_that_is_not_finite_names_the_recording_and_leaves_the_last_checkpoint(
+    tmp_path, rebuild, tiny_pretrain, subject, loss
+):
+    def deafen(recording):
+        if recording.recording_id != f"{subject}_ses-2_field-1":
+            return recording
+        # Finite, but its squares are not.
+        return replace(recording, traces=recording.traces * np.float32(1e25))
+
+    split = SplitOptions(test=HELD_OUT, validation_fraction=0.1)
+    processor = NeurtProcessor(window_length=40, normalization="none")
+    options = TrainingOptions(epochs=1, batch_size=1, checkpoint_every=1)
+    message = (
+        rf"finite {loss} loss, got (inf|nan) from \d+ windows of the batch \(recording {subject}_ses-2_field-1 ROI"
+    )
+    with pytest.raises(FloatingPointError, match=message):
+        tiny_pretrain(
+            tmp_path / "run",
+            build=rebuild(tmp_path / "build", deafen),
+            split=split,
+            processor=processor,
+            options=options,
+        )
+    assert [path.name for path in (tmp_path / "run").iterdir()] == ["training"]
+    checkpoint = last_checkpoint(tmp_path / "run" / "training")
+    assert all(weights.isfinite().all() for weights in load_file(checkpoint / "model.safetensors").values())
 
 
 def test_a_run_is_not_resumed_with_other_animals_held_out(tmp_path, tiny_pretrain, monkeypatch):
