@@ -175,10 +175,21 @@ def test_a_run_interrupted_while_it_wrote_a_checkpoint_goes_on_from_the_one_befo
     assert {path.name for path in (tmp_path / "cut").iterdir()} == {"step-9"}
 
 
-def test_one_checkpoint_and_the_best_weights_remain(tmp_path, tiny_model):
+def test_one_checkpoint_and_the_best_weights_remain_and_two_of_each_lie_there_at_any_moment(
+    tmp_path, tiny_model, monkeypatch
+):
+    seen, clear = [], checkpoints._clear
+
+    def watched_clear(folder):
+        seen.append({path.name for path in tmp_path.iterdir()} if tmp_path.exists() else set())
+        clear(folder)
+
+    monkeypatch.setattr(checkpoints, "_clear", watched_clear)
     losses = iter([0.5, 0.2, 0.9])
     train(tiny_model(), tmp_path, validate=lambda model: next(losses), checkpoint_every=1)
     assert {path.name for path in tmp_path.iterdir()} == {"step-9", "best-6"}
+    assert max(sum("step-" in name for name in names) for names in seen) == 2
+    assert max(sum("best-" in name for name in names) for names in seen) == 2
 
 
 def test_the_model_ends_with_the_weights_of_the_lowest_validation_loss(tmp_path, tiny_model):
