@@ -28,7 +28,7 @@ lint: install
 
 benchmarks: install
 	$(BIN)/python benchmarks/neighbour_channels.py
-	$(BIN)/python benchmarks/training_step.py
+	$(BIN)/python benchmarks/throughput.py
 	$(BIN)/python benchmarks/planted_groups.py
 	$(BIN)/python benchmarks/build_microns.py
 	$(BIN)/python benchmarks/window_stream.py
