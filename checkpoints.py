@@ -14,7 +14,10 @@ from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
 from .loading import load_quietly, save_quietly
+from .weight_average import WeightAverage
 from .writing_aside import folder_aside
+
+LOGS = "logs"  # what trackers write beside the checkpoints
 
 
 @dataclass
@@ -35,6 +38,13 @@ class Progress:
     best_step: int = 0
     log: list[dict[str, float]] = field(default_factory=list)
 
+    def out_of_patience(self, patience: int | None) -> bool:
+        """Whether the validation loss was lowest so many epochs ago."""
+        if patience is None or not self.log:
+            return False
+        losses = [entry["validation_loss"] for entry in self.log]
+        return len(losses) - 1 - losses.index(min(losses)) >= patience
+
 
 @dataclass
 class Checkpoints:
@@ -46,6 +56,7 @@ class Checkpoints:
         run: What makes the run what it is, ready for JSON; it goes on only with the same.
         progress: Saved and loaded.
         scheduler: Saved and loaded; not by Accelerate, which would read it back from a pickle.
+        average: Saved and loaded, if there is one.
     """
 
     accelerator: Accelerator
@@ -53,6 +64,7 @@ class Checkpoints:
     run: Mapping[str, Any]
     progress: Progress
     scheduler: LRScheduler
+    average: WeightAverage | None = None
 
     def save(self):
         """Write a checkpoint, then remove everything but it and the best weights that it refers to."""
@@ -68,7 +80,7 @@ class Checkpoints:
             self._write_states(aside)
             _clear(checkpoint)
             os.replace(aside, checkpoint)
-            for other in set(self.folder.iterdir()) - {checkpoint, self._best}:
+            for other in set(self.folder.iterdir()) - {checkpoint, self._best, self.folder / LOGS}:
                 _clear(other)
         self.accelerator.wait_for_everyone()
 
@@ -76,6 +88,8 @@ class Checkpoints:
         states = {"progress": asdict(self.progress), "scheduler": self.scheduler.state_dict()}
         (aside / "settings.json").write_text(json.dumps(self.run, indent=1))
         (aside / "states.json").write_text(json.dumps(states))
+        if self.average is not None:
+            self.average.save(aside)
 
     def resume(self):
         """Load the last checkpoint, if there is one.
@@ -91,6 +105,8 @@ class Checkpoints:
         states = json.loads((checkpoint / "states.json").read_text())
         self.scheduler.load_state_dict(states["scheduler"])
         vars(self.progress).update(states["progress"])
+        if self.average is not None:
+            self.average.load(checkpoint)
 
     def _check_run(self, saved: Mapping[str, Any]):
         saved, asked = _leaves(saved), _leaves(json.loads(json.dumps(self.run)))

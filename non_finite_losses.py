@@ -21,16 +21,16 @@ def windows_to_blame(batch: Mapping[str, Any], loss_of: Callable[[Mapping[str, A
         return [_name(window) for window in cut_batch(batch, len(batch["labels"])) if not loss_of(window).isfinite()]
 
 
-def not_finite(name: str, loss: torch.Tensor, model: torch.nn.Module, windows: Sequence[str]) -> FloatingPointError:
+def not_finite(name: str, loss: float, model: torch.nn.Module, windows: Sequence[str]) -> FloatingPointError:
     """The error of a loss that is not finite.
 
     Args:
         name: What the loss is of.
-        loss: A scalar.
+        loss: Its value.
         model: What it is the loss of; that its weights are not finite is said first.
         windows: Names of the windows to blame.
     """
-    got = f"expected a finite {name} loss, got {float(loss):g}"
+    got = f"expected a finite {name} loss, got {loss:g}"
     if not all(parameter.isfinite().all() for parameter in model.parameters()):
         return FloatingPointError(f"{got}, for weights are no longer finite; pass a lower learning rate")
     if not windows:

@@ -306,10 +306,10 @@ def _loss_and_count(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[f
     def loss_of(windows: Mapping[str, Any]) -> torch.Tensor:
         return model(**inputs_and_labels(windows, model.device)).loss
 
-    loss, scored = loss_of(batch), num_scored(batch)
-    if not loss.isfinite():
+    loss, scored = float(loss_of(batch)), num_scored(batch)
+    if not np.isfinite(loss):
         raise not_finite("validation", loss, model, windows_to_blame(batch, loss_of))
-    return float(loss), len(batch["labels"]) if scored is None else int(scored)
+    return loss, len(batch["labels"]) if scored is None else int(scored)
 
 
 if __name__ == "__main__":

@@ -48,7 +48,12 @@ def check_batches(num_windows: int, options: TrainingOptions, num_processes: int
 
 
 def load_batches(
-    dataset: Dataset, collate: Callable, options: TrainingOptions, accelerator: Accelerator, epoch: int, skipped: int
+    dataset: Dataset,
+    collate: Callable,
+    options: TrainingOptions,
+    accelerator: Accelerator,
+    epoch: int = 0,
+    skipped: int = 0,
 ) -> DataLoader:
     """This process's share of each batch of an epoch; the first `skipped` batches are left out."""
     dataset.set_epoch(epoch)

@@ -1,6 +1,8 @@
 """The training loop: one linear story on Accelerate, the same numbers on one process or many."""
 
+import math
 import os
+import shutil
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass
@@ -11,16 +13,19 @@ import torch
 from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
-from accelerate.utils import DistributedDataParallelKwargs, gather_object, set_seed
+from accelerate.tracking import get_available_trackers
+from accelerate.utils import DistributedDataParallelKwargs, LoggerType, ProjectConfiguration, gather_object, set_seed
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
-from .checkpoints import Checkpoints, Progress
+from .checkpoints import LOGS, Checkpoints, Progress
+from .fitting_memory import fitting_pieces
 from .non_finite_losses import not_finite, windows_to_blame
 from .training_batches import check_batches, cut_batch, inputs_and_labels, load_batches, num_scored
 from .training_options import TrainingOptions
+from .weight_average import WeightAverage
 
 
 @dataclass
@@ -30,18 +35,29 @@ class Run:
     Args:
         accelerator: Knows of devices and other processes.
         options: How to train.
-        model: The model as it was prepared.
-        optimizer: As it was prepared.
+        model: What is trained.
+        prepared: The model as Accelerate prepared it.
+        forward: Calls it; compiled, if asked to.
+        optimizer: As Accelerate prepared it.
         scheduler: Of the learning rate.
+        average: Of the weights, if there is one.
         num_pieces: Pieces a process cuts its share of a batch into.
     """
 
     accelerator: Accelerator
     options: TrainingOptions
-    model: torch.nn.Module
+    model: PreTrainedModel
+    prepared: torch.nn.Module
+    forward: Callable
     optimizer: AcceleratedOptimizer
     scheduler: LRScheduler
+    average: WeightAverage | None
     num_pieces: int
+
+    @property
+    def result(self) -> PreTrainedModel:
+        """The model that is validated and kept."""
+        return self.model if self.average is None else self.average.model
 
 
 def fit(
@@ -72,52 +88,65 @@ def fit(
         The log: one entry for each epoch, with step, training loss, validation loss and learning rate.
 
     Raises:
-        ValueError: If there are fewer windows than a batch, processes and accumulation steps do not divide it, or the
-            run to resume was another one.
+        ValueError: If the options cannot be used here, there are fewer windows than a batch, processes and
+            accumulation steps do not divide it, or the run to resume was another one.
         FloatingPointError: If a loss is not finite; names the recordings that it came from.
     """
-    accelerator = _accelerator(options, model)
-    set_seed(options.seed)
+    if options.patience is not None and validate is None:
+        raise ValueError("expected validation windows for patience, got none; pass a validation fraction above 0")
+    accelerator = _accelerator(options, model, folder)
     steps = check_batches(len(dataset), options, accelerator.num_processes)
-    run = _prepare(model, parameter_groups, options, accelerator, options.epochs * steps)
+    run = _prepare(model.train(), parameter_groups, options, accelerator, options.epochs * steps)
+    run.num_pieces = _pieces_for_memory(run, next(iter(load_batches(dataset, collate, options, accelerator))))
     identity = {"training": asdict(options), "training windows": len(dataset), **(settings or {})}
     progress = Progress()
-    checkpoints = Checkpoints(accelerator, folder, identity, progress, run.scheduler)
+    checkpoints = Checkpoints(accelerator, folder, identity, progress, run.scheduler, run.average)
+    set_seed(options.seed)
     if resume:
         checkpoints.resume()
 
-    model.train()
     with _progress_bar(accelerator, options.epochs * steps, progress.step) as bar:
         for epoch in range(progress.step // steps, options.epochs):
-            for batch in load_batches(dataset, collate, options, accelerator, epoch, progress.step - epoch * steps):
+            if progress.out_of_patience(options.patience):
+                break
+            skipped = progress.step - epoch * steps
+            for batch in load_batches(dataset, collate, options, accelerator, epoch, skipped):
                 loss = _step(run, batch)
                 progress.step += 1
                 progress.epoch_loss += loss
                 bar.update()
                 bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+                accelerator.log({"loss": loss, "learning_rate": run.scheduler.get_last_lr()[-1]}, progress.step)
                 if progress.step % options.checkpoint_every == 0 and progress.step % steps:
                     checkpoints.save()
-            entry = {"epoch": epoch + 1, "step": progress.step, "loss": progress.epoch_loss / steps}
-            entry["learning_rate"] = run.scheduler.get_last_lr()[-1]
-            if validate is not None:
-                entry["validation_loss"] = _validate(accelerator, model, validate)
-                checkpoints.keep_if_best(model, entry["validation_loss"])
-            progress.epoch_loss = 0.0
-            progress.log.append(entry)
-            checkpoints.save()
-    accelerator.unwrap_model(run.model, keep_fp32_wrapper=False)
-    if validate is not None:
-        checkpoints.load_best(model)
-    model.eval()
+            _end_epoch(run, checkpoints, {"epoch": epoch + 1, "loss": progress.epoch_loss / steps}, validate)
+    _finish(run, checkpoints, validate is not None)
     return progress.log
 
 
-def _accelerator(options: TrainingOptions, model: PreTrainedModel) -> Accelerator:
+def _accelerator(options: TrainingOptions, model: PreTrainedModel, folder: Path) -> Accelerator:
+    for name in options.log_with:
+        # Accelerate would go on without it.
+        if name in LoggerType.list() and name not in get_available_trackers():
+            raise ValueError(f"expected the package of the tracker {name}, got none; pip install {name}")
     # Else a second run in the same Python process could not have another precision than the first.
     AcceleratorState._reset_state()
     # A classifier that reads the last layer after its attention leaves that layer's feed-forward without a gradient.
     unused = DistributedDataParallelKwargs(find_unused_parameters=model.config.readout_position == "attention")
-    accelerator = Accelerator(mixed_precision=options.mixed_precision, kwargs_handlers=[unused])
+    accelerator = Accelerator(
+        mixed_precision=options.mixed_precision,
+        log_with=list(options.log_with) or None,
+        project_config=ProjectConfiguration(logging_dir=str(folder / LOGS)),
+        kwargs_handlers=[unused],
+    )
+    _check_machine(options, accelerator)
+    settings = {name: value if isinstance(value, int | float) else str(value) for name, value in vars(options).items()}
+    accelerator.init_trackers("neurt", settings)
+    return accelerator
+
+
+def _check_machine(options: TrainingOptions, accelerator: Accelerator):
+    """Refuse what would be ignored in silence, or fail in many lines."""
     launched = int(os.environ.get("WORLD_SIZE", 1))
     if launched != accelerator.num_processes:
         # Each would train alone, and write over the others' files.
@@ -125,9 +154,14 @@ def _accelerator(options: TrainingOptions, model: PreTrainedModel) -> Accelerato
             f"expected the {launched} processes that were launched to train as one, got {accelerator.num_processes}; "
             "on CPUs set ACCELERATE_USE_CPU=true"
         )
-    if options.mixed_precision == "fp16" and accelerator.device.type == "cpu":
+    on_cpu = accelerator.device.type == "cpu"
+    if options.mixed_precision == "fp16" and on_cpu:
         raise ValueError("expected a GPU for mixed_precision fp16, which Accelerate ignores on a CPU; pass bf16 or no")
-    return accelerator
+    compiler = os.environ.get("CXX", "g++")
+    if options.compile and on_cpu and shutil.which(compiler) is None:
+        raise ValueError(
+            f"expected a C++ compiler to compile for a CPU, got no {compiler}; install it, or do not compile"
+        )
 
 
 def _prepare(
@@ -139,8 +173,25 @@ def _prepare(
 ) -> Run:
     optimizer = torch.optim.AdamW(parameter_groups, lr=options.learning_rate, weight_decay=options.weight_decay)
     scheduler = get_scheduler(options.schedule, optimizer, int(options.warmup_fraction * total_steps), total_steps)
-    model, optimizer = accelerator.prepare(model, optimizer)
-    return Run(accelerator, options, model, optimizer, scheduler, options.accumulation_steps)
+    average = WeightAverage(model, options.ema_decay, accelerator.device) if options.ema_decay else None
+    prepared, optimizer = accelerator.prepare(model, optimizer)
+    # Beside the model, not in it, so that the names of its weights stay as they are.
+    forward = torch.compile(prepared) if options.compile else prepared
+    pieces = options.accumulation_steps
+    return Run(accelerator, options, model, prepared, forward, optimizer, scheduler, average, pieces)
+
+
+def _pieces_for_memory(run: Run, batch: Mapping[str, Any]) -> int:
+    """Pieces that memory suffices for on all processes; they are found before any step is taken."""
+    accelerator = run.accelerator
+
+    def train_on(piece: Mapping[str, Any]):
+        with accelerator.no_sync(run.prepared):
+            accelerator.backward(run.forward(**inputs_and_labels(piece, accelerator.device)).loss)
+
+    pieces = torch.tensor([fitting_pieces(batch, run.num_pieces, train_on)], device=accelerator.device)
+    run.optimizer.zero_grad()
+    return int(accelerator.gather(pieces).max())
 
 
 def _progress_bar(accelerator: Accelerator, total: int, initial: int) -> tqdm:
@@ -151,16 +202,19 @@ def _progress_bar(accelerator: Accelerator, total: int, initial: int) -> tqdm:
 
 def _step(run: Run, batch: Mapping[str, Any]) -> float:
     """One optimiser step; returns the loss of the whole batch."""
-    loss = _backward(run, batch)
-    if not loss.isfinite():
+    loss = float(_backward(run, batch))
+    if not math.isfinite(loss):
         # The weights are still those that gave it.
-        blamed = windows_to_blame(batch, lambda window: run.model(**inputs_and_labels(window, loss.device)).loss)
+        device = run.accelerator.device
+        blamed = windows_to_blame(batch, lambda windows: run.prepared(**inputs_and_labels(windows, device)).loss)
         raise not_finite("training", loss, run.model, gather_object(blamed))
-    run.accelerator.clip_grad_norm_(run.model.parameters(), run.options.max_gradient_norm)
+    run.accelerator.clip_grad_norm_(run.prepared.parameters(), run.options.max_gradient_norm)
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.scheduler.step()
-    return float(loss)
+    if run.average is not None:
+        run.average.update(run.model)
+    return loss
 
 
 def _backward(run: Run, batch: Mapping[str, Any]) -> torch.Tensor:
@@ -174,17 +228,43 @@ def _backward(run: Run, batch: Mapping[str, Any]) -> torch.Tensor:
         # Accelerate divides by the pieces and DDP by the processes. A masked loss was already divided by the count
         # over all of them; that of a classifier is a mean over a piece, the last of which may be smaller.
         share = accelerator.num_processes if extra else len(piece["labels"]) / len(batch["labels"])
-        with accelerator.accumulate(run.model):
-            loss = run.model(**inputs_and_labels(piece, accelerator.device), **extra).loss * share
+        with accelerator.accumulate(run.prepared):
+            loss = run.forward(**inputs_and_labels(piece, accelerator.device), **extra).loss * share
             accelerator.backward(loss * len(pieces))
             total += loss.detach().float()
     return accelerator.reduce(total, reduction="mean")
 
 
-def _validate(accelerator: Accelerator, model: PreTrainedModel, validate: Callable) -> float:
+def _end_epoch(run: Run, checkpoints: Checkpoints, entry: dict[str, float], validate: Callable | None):
+    """Validate, write the log, and save."""
+    progress = checkpoints.progress
+    entry |= {"step": progress.step, "learning_rate": run.scheduler.get_last_lr()[-1]}
+    if validate is not None:
+        entry["validation_loss"] = _validate(run, validate)
+        run.accelerator.log({"validation_loss": entry["validation_loss"]}, progress.step)
+        checkpoints.keep_if_best(run.result, entry["validation_loss"])
+    progress.epoch_loss = 0.0
+    progress.log.append(entry)
+    checkpoints.save()
+
+
+def _validate(run: Run, validate: Callable) -> float:
     # The mean over processes, for they must agree on whether it is the lowest.
-    loss = torch.tensor(validate(model), device=accelerator.device, dtype=torch.float32)
-    loss = accelerator.reduce(loss, reduction="mean")
-    if not loss.isfinite():
-        raise not_finite("validation", loss, model, ())
-    return float(loss)
+    loss = torch.tensor(validate(run.result), device=run.accelerator.device, dtype=torch.float32)
+    loss = float(run.accelerator.reduce(loss, reduction="mean"))
+    if not math.isfinite(loss):
+        raise not_finite("validation", loss, run.result, ())
+    return loss
+
+
+def _finish(run: Run, checkpoints: Checkpoints, validated: bool):
+    """Leave the model as it was given, but trained."""
+    run.accelerator.unwrap_model(run.prepared, keep_fp32_wrapper=False)
+    if validated:
+        checkpoints.load_best(run.model)
+    elif run.average is not None:
+        run.model.load_state_dict(run.average.model.state_dict())
+    run.model.eval()
+    for tracker in run.accelerator.trackers:
+        # Not `end_training`, which ends the processes' acquaintance as well: they have tests to wait for.
+        tracker.finish()

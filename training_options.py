@@ -24,8 +24,15 @@ class TrainingOptions:
         warmup_fraction: Share of the steps over which the learning rate rises from 0.
         schedule: What the learning rate does after that: "cosine", "linear" or "constant_with_warmup".
         max_gradient_norm: Gradients are clipped to this norm.
-        accumulation_steps: Pieces a process cuts its share of a batch into, to save memory.
+        accumulation_steps: Pieces a process cuts its share of a batch into, to save memory; twice as many and so on
+            where memory does not suffice.
         mixed_precision: "no", "bf16" or "fp16".
+        patience: Epochs without a lower validation loss after which training stops; None goes on to the last. The
+            schedule is that of all `epochs`.
+        ema_decay: What the average of the weights keeps of itself in each step, for example 0.999; validated and
+            released in place of the weights. 0 for no average.
+        compile: Whether to compile the model with `torch.compile`.
+        log_with: Trackers to log to, as Accelerate calls them, for example ("tensorboard",).
         checkpoint_every: Steps between checkpoints, from which an interrupted run goes on.
         num_workers: Processes that prepare batches; 0 is fastest for recordings that fit in memory.
         seed: Seed of everything random.
@@ -43,6 +50,10 @@ class TrainingOptions:
     max_gradient_norm: float = 1.0
     accumulation_steps: int = 1
     mixed_precision: str = "no"
+    patience: int | None = None
+    ema_decay: float = 0.0
+    compile: bool = False
+    log_with: Sequence[str] = ()
     checkpoint_every: int = 500
     num_workers: int = 0
     seed: int = 0
@@ -55,6 +66,8 @@ class TrainingOptions:
         for name in ("weight_decay", "num_workers", "seed"):
             self._check(name, 0 <= getattr(self, name) < math.inf, "at least 0")
         self._check("warmup_fraction", 0 <= self.warmup_fraction <= 1, "from 0 to 1")
+        self._check("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
+        self._check("patience", self.patience is None or self.patience >= 1, "at least 1")
         self._check("schedule", self.schedule in SCHEDULES, f"among {', '.join(SCHEDULES)}")
         self._check("mixed_precision", self.mixed_precision in PRECISIONS, f"among {', '.join(PRECISIONS)}")
 

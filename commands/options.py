@@ -35,6 +35,18 @@ FLAGS = {
     "weight_decay": Annotated[float, _in_training(help="Weight decay.")],
     "accumulation_steps": Annotated[int, _in_training(help="Pieces a batch is cut into to save memory.")],
     "mixed_precision": Annotated[str, _in_training(help="no, bf16 or fp16.")],
+    "patience": Annotated[
+        int | None,
+        _in_training(help="Epochs without a lower validation loss after which to stop.", show_default="go on"),
+    ],
+    "ema_decay": Annotated[
+        float, _in_training(help="What an average of the weights keeps of itself per step, like 0.999; 0: no average.")
+    ],
+    "compile": Annotated[bool, _in_training("--compile", help="Compile the model; pays on long runs.")],
+    "log_with": Annotated[
+        list[str],
+        _in_training("--log-with", help="tensorboard, wandb, ...: a tracker; may be repeated.", show_default="none"),
+    ],
     "checkpoint_every": Annotated[int, _in_training(help="Steps between checkpoints.")],
     "seed": Seed,
 }
