@@ -128,7 +128,7 @@ class ReconstructionScores:
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
-        return _json_ready(dataclasses.asdict(self))
+        return json_ready(dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -165,7 +165,7 @@ class ClassificationScores:
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
-        return _json_ready(dataclasses.asdict(self))
+        return json_ready(dataclasses.asdict(self))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -434,9 +434,9 @@ def _cell(key, value) -> str:
     return " / ".join(map(str, value)) if isinstance(value, list) else str(value)
 
 
-def _json_ready(value):
+def json_ready(value):
     if isinstance(value, Mapping):
-        return {key: _json_ready(item) for key, item in value.items()}
+        return {key: json_ready(item) for key, item in value.items()}
     if isinstance(value, (list, tuple)):
-        return [_json_ready(item) for item in value]
+        return [json_ready(item) for item in value]
     return None if isinstance(value, float) and not math.isfinite(value) else value
