@@ -10,7 +10,7 @@ import pytest
 from neurt import cli
 from neurt.inference import embed
 
-COMMANDS = "convert simulate import build-microns inspect pretrain finetune evaluate embed reconstruct demo".split()
+COMMANDS = "convert simulate simulate-corpus import build-microns inspect pretrain finetune evaluate embed reconstruct demo".split()
 
 
 @pytest.fixture
