@@ -54,6 +54,7 @@ def pretrain(
     split: SplitOptions | None = None,
     options: TrainingOptions | None = None,
     missing_neighbours: str = "error",
+    cache: Path | None = None,
     resume: bool = False,
     command: str = "neurt pretrain",
 ) -> dict[str, Any]:
@@ -68,6 +69,7 @@ def pretrain(
         split: Who trains and who is tested; by default a tenth of the training animals chooses the checkpoint.
         options: How to train.
         missing_neighbours: "mask" to train on recordings without positions as well.
+        cache: Folder for the windows of a build that is larger than memory: 20 bytes for each neuron and frame.
         resume: Go on from the last checkpoint.
         command: What regenerates the run, for the summary.
 
@@ -83,7 +85,7 @@ def pretrain(
     _check_output(output, resume)
     _check_window(model, processor)
     split = split or SplitOptions(validation_fraction=0.1)
-    data = open_data(build, processor, split, seed=options.seed, missing_neighbours=missing_neighbours)
+    data = open_data(build, processor, split, seed=options.seed, missing_neighbours=missing_neighbours, cache=cache)
     seen = _remember_subjects(model, data)
     settings = {"split": asdict(data.options), "training": asdict(options), "missing_neighbours": missing_neighbours}
     settings["pretraining"] = asdict(pretraining)

@@ -60,7 +60,7 @@ def load_batches(
     batches = epoch_batches(len(dataset), options.batch_size, options.seed, epoch)[skipped:]
     return DataLoader(
         dataset,
-        batch_sampler=process_share(batches, accelerator.process_index, accelerator.num_processes).tolist(),
+        batch_sampler=process_share(batches, accelerator.process_index, accelerator.num_processes),
         collate_fn=collate,
         num_workers=options.num_workers,
         # Every loader draws one number when it starts; from the global generator, a run that was resumed in

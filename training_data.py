@@ -16,6 +16,7 @@ from .dataset_scripts.windows import WindowDataset
 from .processing_neurt import NeurtProcessor
 from .splits import Split, check_disjoint, label_of, split_recordings
 from .training_options import SplitOptions
+from .windows_on_disk import StoredWindowDataset
 
 PARTS = ("train", "validation", "test")
 
@@ -88,6 +89,7 @@ def open_data(
     seed: int,
     label: str | None = None,
     missing_neighbours: str = "error",
+    cache: Path | None = None,
 ) -> TrainingData:
     """Split a build and cut its windows.
 
@@ -98,6 +100,7 @@ def open_data(
         seed: Seed of the draw.
         label: Name of the label to learn, one of the build's.
         missing_neighbours: As for `WindowDataset`.
+        cache: Folder for the windows of a build that is larger than memory; see `StoredWindowDataset`.
 
     Raises:
         ValueError: If the build, the split or the labels cannot be used.
@@ -108,6 +111,7 @@ def open_data(
     split = _split(recordings, options, seed, label)
     label2id = None if label is None else _class_ids(split.recordings(recordings, "train"), label)
     windows = {"label": label, "label2id": label2id, "missing_neighbours": missing_neighbours}
+    windows |= {} if cache is None else {"folder": cache}
     members = {part: split.recordings(recordings, part) for part in PARTS}
     datasets = {part: _windows(build, part, members[part], processor, windows) for part in PARTS if members[part]}
     return TrainingData(build, recordings, options, split, label2id, datasets)
@@ -147,8 +151,9 @@ def _class_ids(recordings: Sequence[KnownRecording], label: str) -> dict[str, in
 def _windows(
     build: Path, part: str, members: Sequence[KnownRecording], processor: NeurtProcessor, options: Mapping[str, Any]
 ) -> WindowDataset:
+    kind = StoredWindowDataset if "folder" in options else WindowDataset
     try:
-        return WindowDataset(_read(build, members), processor, **options)
+        return kind(_read(build, members), processor, **options)
     except ValueError as error:
         raise ValueError(f"{part} recordings: {error}") from error
 

@@ -16,6 +16,13 @@ _in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
 _Stride = Annotated[int | None, _in_windows(help="Frames between window starts.", show_default="the window length")]
 _Missing = Annotated[str, _in_windows(help="Recordings without positions: error skips them, mask uses own traces.")]
+_Cache = Annotated[
+    Path | None,
+    _in_windows(
+        help="Folder to keep windows in, for builds larger than memory: 20 bytes for each neuron and frame.",
+        show_default="in memory",
+    ),
+]
 _Task = Annotated[
     list[str],
     _in_training(
@@ -63,6 +70,7 @@ def pretrain(
         str | None, _in_windows(help="minmax, zscore or none.", show_default="minmax, or as --model")
     ] = None,
     missing_neighbours: _Missing = "error",
+    cache: _Cache = None,
     task: _Task = (),
     resume: _Resume = False,
     **flags: Any,
@@ -88,6 +96,7 @@ def pretrain(
         model=train.pretraining_model(model, config, window_length=processor.window_length, seed=options.seed),
         processor=processor,
         missing_neighbours=missing_neighbours,
+        cache=cache,
         resume=resume,
         command=context.meta["neurt.command"],
     )

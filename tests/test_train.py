@@ -120,10 +120,10 @@ def tiny_finetune(build, pretrained):
 
 def test_two_processes_train_as_one_does(build, tmp_path, config_file):
     # An epoch is one step, so the log holds the loss of every step.
-    def commands(folder, *flags):
+    def commands(folder, *flags, pretraining=()):
         shared = ("--test", "sim005", "--test", "sim006", "--epochs", 3, "--batch-size", 96, *flags)
         tasks = ("--task", "span=2", "--task", "neuron", "--task", "forecast=0.5")
-        model = ("--config", config_file, "--window-length", 40, "--validation-fraction", 0.1, *tasks)
+        model = ("--config", config_file, "--window-length", 40, "--validation-fraction", 0.1, *tasks, *pretraining)
         pretrained = ["pretrain", build, "--output", folder / "pretrained", *model, *shared]
         classifier = ["finetune", build, "--output", folder / "classifier", "--model", folder / "pretrained"]
         classifier += ["--label", "group", "--learning-rate", 1e-3, *shared]
@@ -137,7 +137,7 @@ def test_two_processes_train_as_one_does(build, tmp_path, config_file):
     script.write_text(TWO_PROCESSES)
     launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
     launched = subprocess.run(
-        [*launcher, str(script), json.dumps(commands(tmp_path / "two"))],
+        [*launcher, str(script), json.dumps(commands(tmp_path / "two", pretraining=("--cache", tmp_path / "cache")))],
         env={**ONE_THREAD, "ACCELERATE_USE_CPU": "true"},
         capture_output=True,
         text=True,

@@ -3,13 +3,20 @@
 import numpy as np
 import pytest
 import torch
-from neurt import MaskedSignalCollator, NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtProcessor
+from neurt import (
+    MaskedSignalCollator,
+    NeurtForMaskedSignalModeling,
+    NeurtForSequenceClassification,
+    NeurtProcessor,
+    training_loop,
+)
 from neurt.dataset_scripts.parquet_build import read_build
 from neurt.dataset_scripts.windows import WindowDataset
 from neurt.masking import HIDDEN_CHANNELS, MASK_TASKS, collate_windows, model_inputs
 from neurt.train import TrainingOptions
+from neurt.training_batches import epoch_batches, inputs_and_labels
 from neurt.training_loop import fit
-from torch.utils.data import Subset
+from torch.utils.data import SequentialSampler, Subset
 from transformers import Trainer, TrainingArguments
 
 BATCH = 32
@@ -69,15 +76,15 @@ def trainer(tmp_path):
     return make
 
 
-class OneBatch(Subset):
-    """The first windows of a data set that are not padded: as many as make a batch.
+class WholeWindows(Subset):
+    """The first windows of a data set that are not padded: as many as make a batch, or `count`.
 
     The loop divides by the hidden values of the whole batch, Trainer averages its pieces: alike for equal windows.
     """
 
-    def __init__(self, dataset):
+    def __init__(self, dataset, count=BATCH):
         whole = [index for index in range(len(dataset)) if dataset[index]["attention_mask"].all()]
-        super().__init__(dataset, whole[:BATCH])
+        super().__init__(dataset, whole[:count])
 
     def set_epoch(self, epoch):
         self.dataset.set_epoch(epoch)
@@ -115,7 +122,7 @@ def test_the_masked_model_has_an_eval_loss_because_labels_are_in_the_batch(train
 def test_the_loss_is_that_of_the_loop_and_accumulation_does_not_multiply_it(
     trainer, masked_model, windows, tmp_path, steps
 ):
-    batch, model = OneBatch(windows), masked_model()
+    batch, model = WholeWindows(windows), masked_model()
     options = TrainingOptions(epochs=1, batch_size=BATCH)
     log = fit(model, [{"params": list(model.parameters())}], batch, MaskedSignalCollator(), options, tmp_path / "loop")
     pieces = {"gradient_accumulation_steps": steps, "per_device_train_batch_size": BATCH // steps}
@@ -123,11 +130,45 @@ def test_the_loss_is_that_of_the_loop_and_accumulation_does_not_multiply_it(
     assert loss == pytest.approx(log[0]["loss"], rel=1e-4)
 
 
+def test_thirty_steps_have_the_losses_of_the_loop_on_the_same_batches(
+    trainer, masked_model, windows, tmp_path, monkeypatch
+):
+    def step(run, batch, step=training_loop._step):
+        expected.append(step(run, batch))
+        return expected[-1]
+
+    def compute_loss(model, inputs, *args, **kwargs):
+        output = model(**inputs_and_labels(inputs, "cpu"))
+        losses.append(output.loss.item())
+        return output.loss
+
+    expected, losses, one, other = [], [], masked_model(), masked_model()
+    monkeypatch.setattr(training_loop, "_step", step)
+    tasks = dict.fromkeys(MASK_TASKS, 1)
+    options = TrainingOptions(epochs=6, batch_size=24, schedule="constant_with_warmup", warmup_fraction=0)
+    subset, collate = WholeWindows(windows, 5 * 24), MaskedSignalCollator(tasks=tasks)
+    fit(one, [{"params": list(one.parameters())}], subset, collate, options, tmp_path / "loop")
+
+    met = []
+    for epoch in range(6):
+        subset.set_epoch(epoch)
+        met += [subset[index] for index in epoch_batches(len(subset), 24, seed=0, epoch=epoch).ravel()]
+    made = trainer(other, met, collate, max_steps=30, per_device_train_batch_size=24, lr_scheduler_type="constant")
+    made.optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3, weight_decay=0.01)
+    monkeypatch.setattr(made, "compute_loss", compute_loss)
+    monkeypatch.setattr(made, "_get_train_sampler", lambda *args: SequentialSampler(met))
+    made.train()
+    assert len(losses) == len(expected) == 30 and losses[-1] < losses[0]
+    assert losses == pytest.approx(expected, abs=1e-5)
+    names = [name for name in one.state_dict() if not name.endswith("k_proj.bias")]  # these move nothing
+    assert all(torch.allclose(one.state_dict()[name], other.state_dict()[name], atol=1e-5) for name in names)
+
+
 def test_a_model_that_accepted_loss_arguments_would_have_another_loss(trainer, masked_model, windows, monkeypatch):
     pieces = {"gradient_accumulation_steps": 4, "per_device_train_batch_size": BATCH // 4}
-    expected = first_loss(trainer(masked_model(), OneBatch(windows), MaskedSignalCollator(), **pieces))
+    expected = first_loss(trainer(masked_model(), WholeWindows(windows), MaskedSignalCollator(), **pieces))
     monkeypatch.setattr(NeurtForMaskedSignalModeling, "accepts_loss_kwargs", True)
-    other = first_loss(trainer(masked_model(), OneBatch(windows), MaskedSignalCollator(), **pieces))
+    other = first_loss(trainer(masked_model(), WholeWindows(windows), MaskedSignalCollator(), **pieces))
     assert abs(other / expected - 1) > 0.5
 
 
@@ -192,7 +233,7 @@ def test_a_classifier_trains_is_scored_by_compute_metrics_saved_and_opened(
 
 
 def test_dropping_unused_columns_is_harmless_to_a_classifier(trainer, tiny_classifier, labelled_windows):
-    batch = OneBatch(labelled_windows)
+    batch = WholeWindows(labelled_windows)
     kept = first_loss(trainer(tiny_classifier(), batch, collate_windows))
     assert first_loss(trainer(tiny_classifier(), batch, collate_windows, remove_unused_columns=True)) == kept
 

@@ -1,0 +1,88 @@
+"""Windows on disk are those in memory, and train the same; memory holds none of them."""
+
+import json
+
+import numpy as np
+import pytest
+import torch
+from neurt import NeurtProcessor, training_loop
+from neurt.dataset_scripts.parquet_build import read_build
+from neurt.dataset_scripts.windows import WindowDataset
+from neurt.train import SplitOptions, TrainingOptions, pretrain
+from neurt.windows_on_disk import StoredWindowDataset, on_disk
+from safetensors.torch import load_file
+
+PROCESSOR = NeurtProcessor(window_length=40)
+
+
+@pytest.fixture
+def train(build, tmp_path, tiny_model):
+    """Pretrain a tiny model for two epochs, with windows in memory or on disk."""
+
+    def run(name, cache=None, resume=False):
+        split = SplitOptions(test=("sim005", "sim006"), validation_fraction=0.1)
+        options = TrainingOptions(epochs=2, batch_size=32, checkpoint_every=1)
+        pretrain(
+            build,
+            tmp_path / name,
+            model=tiny_model(hidden_dropout_prob=0.1),
+            processor=PROCESSOR,
+            split=split,
+            options=options,
+            cache=cache,
+            resume=resume,
+        )
+        return load_file(tmp_path / name / "model.safetensors"), json.loads(
+            (tmp_path / name / "results.json").read_text()
+        )
+
+    return run
+
+
+def assert_same(first, second):
+    assert first[1] == second[1]
+    assert all(torch.equal(value, second[0][name]) for name, value in first[0].items())
+
+
+def test_windows_on_disk_are_those_in_memory(build, tmp_path):
+    memory = WindowDataset(read_build(build), PROCESSOR)
+    disk = StoredWindowDataset(read_build(build), PROCESSOR, tmp_path)
+    assert len(memory) == len(disk) > 100
+    for expected, got in zip(memory, disk, strict=False):
+        assert expected.keys() == got.keys()
+        assert all(np.array_equal(value, got[name]) for name, value in expected.items())
+        assert not isinstance(got["input_values"], np.memmap)
+    assert (disk.dropped, disk.skipped, disk.unused_frames) == (memory.dropped, memory.skipped, memory.unused_frames)
+
+
+def test_channels_are_mapped_and_written_once(build, tmp_path):
+    disk = StoredWindowDataset(read_build(build), PROCESSOR, tmp_path)
+    assert all(isinstance(windows.channels, np.memmap) for windows in disk._recordings)
+    files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
+    assert len(files) == len(disk.recording_ids)
+    StoredWindowDataset(read_build(build), PROCESSOR, tmp_path)
+    assert {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()} == files
+    StoredWindowDataset(read_build(build), NeurtProcessor(window_length=40, normalization="none"), tmp_path)
+    assert len(list(tmp_path.iterdir())) == 2 * len(files)
+
+
+def test_values_of_another_shape_or_type_are_other_values(tmp_path):
+    values = np.arange(6, dtype=np.float32)
+    for other in (values, values.reshape(2, 3), values.view(np.int32), values.reshape(3, 2).T):
+        assert np.array_equal(on_disk(other, tmp_path), other) and on_disk(other, tmp_path).dtype == other.dtype
+
+
+def test_a_run_on_windows_on_disk_ends_like_one_in_memory_and_goes_on_like_one(train, tmp_path, monkeypatch):
+    expected, step, taken = train("memory"), training_loop._step, []
+    assert_same(train("disk", tmp_path / "cache"), expected)
+
+    def stop_at_the_fifth(*args):
+        taken.append(1)
+        if len(taken) == 5:
+            raise KeyboardInterrupt
+        return step(*args)
+
+    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
+        context.setattr(training_loop, "_step", stop_at_the_fifth)
+        train("cut", tmp_path / "cache")
+    assert_same(train("cut", tmp_path / "elsewhere", resume=True), expected)
