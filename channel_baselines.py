@@ -9,16 +9,19 @@ Sums of products are what a fit needs, so that fits to any union of recordings c
 Shapes: n rows, F features, K targets, T frames, C channels.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass
+from typing import Any
 
 import numpy as np
+from torch.utils.data import Dataset
 
 from .masking import HIDDEN_CHANNELS
 
 LAGS = 4  # frames before and after that the regression sees
 PENALTIES = (1e-4, 1e-3, 1e-2, 0.1, 1.0, 10.0, 100.0)  # in units of a feature's variance
 FITTED_SHARE = 0.75  # the rest, later frames, chooses the penalty
+OTHERS = {"subject_id": "other animals", "recording_id": "other recordings", "roi_id": "other neurons"}
 
 
 @dataclass(frozen=True)
@@ -43,6 +46,9 @@ class RidgeSums:
 
     def __add__(self, other: "RidgeSums") -> "RidgeSums":
         return RidgeSums(*(getattr(self, name) + getattr(other, name) for name in vars(self)))
+
+    def __sub__(self, other: "RidgeSums") -> "RidgeSums":
+        return RidgeSums(*(getattr(self, name) - getattr(other, name) for name in vars(self)))
 
 
 def ridge_sums(features: np.ndarray, targets: np.ndarray) -> RidgeSums:
@@ -139,3 +145,79 @@ def visible_and_hidden(task: str, num_channels: int) -> tuple[list[int], list[in
     """Channels that a task leaves visible and those it hides for the whole window."""
     hidden = HIDDEN_CHANNELS[task]
     return [channel for channel in range(num_channels) if channel not in hidden], hidden
+
+
+@dataclass(frozen=True)
+class OthersFits:
+    """Predictions of hidden channels, for each owner of windows from those of the others.
+
+    Args:
+        key: What the owners are: "subject_id", "recording_id" or "roi_id".
+        visible: Channels that the task leaves visible.
+        hidden: Channels that it hides.
+        coefficients: Ridge regression by owner, as `fit_ridge` gives it.
+        means: Means of the hidden channels by owner.
+    """
+
+    key: str
+    visible: list[int]
+    hidden: list[int]
+    coefficients: dict[str, np.ndarray]
+    means: dict[str, np.ndarray]
+
+    def ridge(self, batch: Mapping[str, Any]) -> np.ndarray:
+        """Predictions (B, T, C) from the visible channels of a batch; 0 in those."""
+        result = np.zeros(batch["input_values"].shape)
+        for b, owner in enumerate(batch[self.key]):
+            frames = batch["input_values"][b][batch["attention_mask"][b].bool()].numpy()
+            features = lagged_features(frames[:, self.visible])
+            result[b, : len(frames), self.hidden] = apply_ridge(features, self.coefficients[owner]).T
+        return result
+
+    def mean(self, batch: Mapping[str, Any]) -> np.ndarray:
+        """The means in place of the hidden channels, (B, T, C)."""
+        result = np.zeros(batch["input_values"].shape)
+        result[..., self.hidden] = np.stack([self.means[owner] for owner in batch[self.key]])[:, None]
+        return result
+
+
+def whole_channel_baselines(dataset: Dataset, task: str) -> dict[str, Callable[[Mapping[str, Any]], np.ndarray]]:
+    """Baselines of a task that hides whole channels, fitted to the windows of other animals than the one predicted.
+
+    Where there is one animal, they are fitted to its other recordings, and of one recording, to its other neurons.
+
+    Args:
+        dataset: Windows with all channels, each with subject_id, recording_id and roi_id.
+        task: One of `HIDDEN_CHANNELS`.
+
+    Returns:
+        By name, functions of a batch that give (B, T, C).
+
+    Raises:
+        ValueError: If all windows are of one neuron.
+    """
+    windows = [dataset[i] for i in range(len(dataset))]
+    key = next((key for key in OTHERS if len({window[key] for window in windows}) > 1), None)
+    if key is None:
+        raise ValueError(f"expected windows of several neurons, to fit the baselines of {task!r}, got those of one")
+    visible, hidden = visible_and_hidden(task, windows[0]["input_values"].shape[1])
+    sums = _sums_by_owner(windows, key, visible, hidden)
+    everything = total(sums.values())
+    coefficients, means = {}, {}
+    for owner, own in sums.items():
+        early, late = (whole - part for whole, part in zip(everything, own, strict=True))
+        coefficients[owner] = fit_ridge(early, late)
+        means[owner] = (early.y + late.y) / (early.n + late.n)
+    fits = OthersFits(key, visible, hidden, coefficients, means)
+    return {f"ridge, {OTHERS[key]}": fits.ridge, f"mean, {OTHERS[key]}": fits.mean}
+
+
+def _sums_by_owner(
+    windows: Sequence[Mapping[str, Any]], key: str, visible: list[int], hidden: list[int]
+) -> dict[str, tuple[RidgeSums, RidgeSums]]:
+    sums: dict[str, tuple[RidgeSums, RidgeSums]] = {}
+    for window in windows:
+        frames = window["input_values"][window["attention_mask"].astype(bool)]
+        pair = early_and_late_sums(lagged_features(frames[:, visible]), frames[:, hidden])
+        sums[window[key]] = total([sums[window[key]], pair]) if window[key] in sums else pair
+    return sums

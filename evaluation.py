@@ -194,6 +194,7 @@ def evaluate_reconstruction(
     *,
     simulated: bool,
     seed: int | None = None,
+    baselines: Mapping[str, Callable[[Mapping[str, Any]], np.ndarray]] | None = None,
 ) -> ReconstructionScores:
     """Score a masked model and its baselines at hidden, real positions whose target is not NaN.
 
@@ -207,6 +208,7 @@ def evaluate_reconstruction(
         device: Where the batches go; by default where the model is.
         simulated: Whether the recordings were simulated; printed with the scores.
         seed: Seed of the masks; printed with the scores.
+        baselines: By name, functions of a batch that give (B, T, C), in place of interpolation and window mean.
 
     Raises:
         ValueError: If there are no windows, or none with a mask.
@@ -216,7 +218,7 @@ def evaluate_reconstruction(
     with _inference(model):
         for batch in dataloader:
             tally.add(batch)
-            predictions, targets, scored = _predictions(model, batch, device)
+            predictions, targets, scored = _predictions(model, batch, device, baselines)
             for name, prediction in predictions.items():
                 added = masked_sums(prediction, targets, scored)
                 sums[name] = merge_sums(sums[name], added) if name in sums else added
@@ -336,7 +338,7 @@ def _inference(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _predictions(model, batch, device) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def _predictions(model, batch, device, baselines=None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Each predictor's (B, T, C), the targets, and where they are scored."""
     _require(batch, "bool_masked_pos")
     reconstruction = model(**_model_inputs(model, batch, device)).reconstruction
@@ -345,7 +347,10 @@ def _predictions(model, batch, device) -> tuple[dict[str, np.ndarray], np.ndarra
     targets = values if labels is None else _numpy(labels)
     real = None if real is None else _numpy(real)
     predictions = {MODEL: _numpy(reconstruction)}
-    predictions |= {name: baseline(values, hidden, real) for name, baseline in BASELINES.items()}
+    if baselines is None:
+        predictions |= {name: baseline(values, hidden, real) for name, baseline in BASELINES.items()}
+    else:
+        predictions |= {name: baseline(batch) for name, baseline in baselines.items()}
     scored = NeurtForMaskedSignalModeling.scored_positions(
         batch["input_values"] if labels is None else labels, batch.get("attention_mask"), batch["bool_masked_pos"]
     )

@@ -4,10 +4,18 @@ Min-max scaling over a whole recording tells the largest value that is still to 
 recording sets the scale, and the frames to be forecast lie in the rest.
 """
 
-from collections.abc import Sequence
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from typing import Any
 
+import numpy as np
+from torch.utils.data import ConcatDataset
+
+from .dataset_scripts.recording import Recording
+from .dataset_scripts.windows import NoWindows, RecordingWindows, cut_windows, no_windows
+from .evaluation import linear_interpolation, visible_mean
 from .masking import forecast_mask
-from .processing_neurt import MIN_FRAMES
+from .processing_neurt import MIN_FRAMES, NeurtProcessor
 
 PAST_SHARE = 0.8
 
@@ -46,3 +54,90 @@ def forecast_bounds(
             bounds.append((first, end))
             end -= hidden
     return sorted(bounds)
+
+
+def cut_forecast_windows(
+    recording: Recording, processor: NeurtProcessor, *, seconds: float = 1.0, missing_neighbours: str = "error"
+) -> RecordingWindows:
+    """As `cut_windows`, but scaled by the past, and with the windows of `forecast_bounds`.
+
+    Raises:
+        NoWindows: If the recording gives none.
+    """
+    windows = cut_windows(recording, processor, missing_neighbours=missing_neighbours)
+    recording = recording.accepted_neurons()
+    bounds = forecast_bounds(
+        recording.num_frames, recording.segment_starts, processor.window_length, recording.sampling_rate, seconds
+    )
+    if not bounds:
+        raise NoWindows(f"no segment has {seconds:g} s to forecast behind the first {PAST_SHARE:.0%} of the recording")
+    try:
+        channels = processor.neighbour_channels(
+            recording.traces,
+            recording.centroids,
+            coordinate_unit=recording.coordinate_unit,
+            missing_neighbours=missing_neighbours,
+            scale_frames=past_frames(recording.num_frames),
+        )
+    except ValueError as error:
+        raise NoWindows(str(error)) from error
+    neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
+    return dataclasses.replace(windows, channels=channels, neurons=neurons, bounds=bounds)
+
+
+class ForecastWindows(ConcatDataset):
+    """Windows of some recordings for the mask task "forecast".
+
+    Args:
+        recordings: Recordings; one that gives no windows is named in `skipped`.
+        processor: Cuts the windows.
+        seconds: What the masks will hide; see `forecast_mask`.
+        missing_neighbours: As in `WindowDataset`.
+
+    Attributes:
+        skipped: Why, for each recording that was left out.
+        subject_ids: The animals, sorted, each once.
+
+    Raises:
+        ValueError: If no recording gives a window.
+    """
+
+    def __init__(
+        self,
+        recordings: Iterable[Recording],
+        processor: NeurtProcessor,
+        *,
+        seconds: float = 1.0,
+        missing_neighbours: str = "error",
+    ):
+        self.skipped: dict[str, str] = {}
+        parts = []
+        for recording in recordings:
+            try:
+                parts.append(
+                    cut_forecast_windows(recording, processor, seconds=seconds, missing_neighbours=missing_neighbours)
+                )
+            except NoWindows as reason:
+                self.skipped[recording.recording_id] = str(reason)
+        if not parts:
+            raise no_windows(self.skipped)
+        self.subject_ids = sorted({part.shared["subject_id"] for part in parts})
+        super().__init__(parts)
+
+    def __getitem__(self, index: int) -> dict[str, Any]:
+        """One window as `RecordingWindows` gives it, with its index."""
+        return {**super().__getitem__(index), "window_index": index}
+
+
+def copy_last_and_window_mean() -> dict[str, Callable[[Mapping[str, Any]], np.ndarray]]:
+    """Baselines of forecasts: functions of a batch that give (B, T, C).
+
+    Lines have no second end here: interpolation repeats the last visible value, and is called what it does.
+    """
+
+    def of_batch(baseline: Callable) -> Callable[[Mapping[str, Any]], np.ndarray]:
+        return lambda batch: baseline(
+            *(batch[name].numpy() for name in ("input_values", "bool_masked_pos", "attention_mask"))
+        )
+
+    return {"copy-last": of_batch(linear_interpolation), "window mean": of_batch(visible_mean)}

@@ -19,13 +19,16 @@ from torch.utils.data import DataLoader
 from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from .channel_baselines import whole_channel_baselines
 from .dataset_scripts.parquet_build import read_build, read_manifest
 from .dataset_scripts.recording import Recording, any_simulated
 from .dataset_scripts.windows import WindowDataset
 from .evaluation import ClassificationScores, ReconstructionScores, evaluate_classification, evaluate_reconstruction
+from .forecasting import ForecastWindows, copy_last_and_window_mean
 from .loading import load_config, load_processor, load_quietly
-from .masking import MaskedSignalCollator, collate_windows, model_inputs
+from .masking import HIDDEN_CHANNELS, MASK_TASKS, MaskedSignalCollator, collate_windows, model_inputs
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
+from .processing_neurt import NeurtProcessor
 from .writing_aside import file_aside, require_new
 
 BATCH_SIZE = 128
@@ -58,46 +61,60 @@ def evaluate_model(
     *,
     subjects: Sequence[str] = (),
     label: str | None = None,
+    task: str = "span",
     missing_neighbours: str = "error",
     seed: int = 0,
     output: Path | None = None,
 ) -> Evaluation:
     """Score a masked model, or a classifier, on a build.
 
+    Baselines are those that a task leaves any sense: interpolation and the window's mean for spans, copy-last and the
+    window's mean for forecasts, ridge regression and means of other animals for whole channels. Forecasts are scaled
+    by the past, see `forecasting`.
+
     Args:
         model: Folder or Hub name.
         build: Parquet build.
         subjects: Animals to use; all if empty.
         label: The label, for a classifier.
-        missing_neighbours: "mask" to use recordings without positions as well.
+        task: What is hidden from a masked model, one of `MASK_TASKS`.
+        missing_neighbours: "mask" to use recordings without positions as well; not where whole channels are hidden.
         seed: Seed of the masks.
         output: JSON file to make with all of it.
 
     Raises:
-        ValueError: If no such model, animal or label is there, or the output file exists.
+        ValueError: If no such model, animal, label or task is there, the task does not go with the model or with
+            missing neighbours, or the output file exists.
     """
     is_masked = not is_classifier(model)
     if is_masked != (label is None):
         hint = "pass --label" if label is None else "a masked model has none, leave out --label"
         raise ValueError(f"expected a label with a classifier only; {hint}")
+    _check_task(task, is_masked, missing_neighbours)
     if output is not None:
         require_new(output, "an output file")
     recordings = _recordings_of(build, subjects)
     network = _load(NeurtForMaskedSignalModeling if is_masked else NeurtForSequenceClassification, model)
-    label2id = {name: index for index, name in network.config.id2label.items()}
-    dataset = WindowDataset(
-        recordings, load_processor(model), label=label, label2id=label2id, missing_neighbours=missing_neighbours
-    )
-    collate = MaskedSignalCollator(seed) if is_masked else collate_windows
-    loader = DataLoader(dataset, BATCH_SIZE, collate_fn=collate)
-    score = evaluate_reconstruction if is_masked else evaluate_classification
-    simulated = any_simulated(recordings)
-    with tqdm(loader, desc="windows", unit="batch") as batches:
-        scores = score(network, batches, simulated=simulated, seed=seed)
+    options = {"simulated": any_simulated(recordings), "seed": seed}
+    if is_masked:
+        dataset, options["baselines"] = _windows_and_baselines(
+            recordings, load_processor(model), task, missing_neighbours
+        )
+        rate = network.config.default_sampling_rate
+        collate = MaskedSignalCollator(seed, tasks={task: 1}, default_sampling_rate=rate)
+        score = evaluate_reconstruction
+    else:
+        label2id = {name: index for index, name in network.config.id2label.items()}
+        names = {"label": label, "label2id": label2id, "missing_neighbours": missing_neighbours}
+        dataset = WindowDataset(recordings, load_processor(model), **names)
+        collate, score = collate_windows, evaluate_classification
+    with tqdm(DataLoader(dataset, BATCH_SIZE, collate_fn=collate), desc="windows", unit="batch") as batches:
+        scores = score(network, batches, **options)
     seen = sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))
     evaluation = Evaluation(scores, seen, dataset.skipped)
     if output is not None:
-        text = json.dumps({**scores.to_dict(), "seen_in_training": seen, "skipped": dataset.skipped}, indent=1)
+        found = {**scores.to_dict(), "seen_in_training": seen, "skipped": dataset.skipped}
+        text = json.dumps(found | ({"task": task} if is_masked else {}), indent=1)
         with file_aside(output) as aside:
             aside.write_text(text + "\n", encoding="utf-8")
     return evaluation
@@ -190,6 +207,29 @@ def reconstruct_each_frame(
         predicted = model(**{**inputs, "bool_masked_pos": hidden}).reconstruction
         result[:, fold == k] = predicted[:, fold == k]
     return result
+
+
+def _check_task(task: str, is_masked: bool, missing_neighbours: str):
+    if task not in MASK_TASKS:
+        raise ValueError(f"expected a task among {', '.join(MASK_TASKS)}, got {task!r}")
+    if task != "span" and not is_masked:
+        raise ValueError(f"expected a masked model for the task {task!r}, got a classifier; leave out --task")
+    if task in HIDDEN_CHANNELS and missing_neighbours == "mask":
+        raise ValueError(
+            f"expected recordings with positions for the task {task!r}, which hides whole channels; leave out "
+            "--missing-neighbours mask"
+        )
+
+
+def _windows_and_baselines(
+    recordings: Sequence[Recording], processor: NeurtProcessor, task: str, missing_neighbours: str
+) -> tuple[WindowDataset | ForecastWindows, dict[str, Callable] | None]:
+    """The windows that a task is scored on, and baselines that are not the usual ones."""
+    if task == "forecast":
+        dataset = ForecastWindows(recordings, processor, missing_neighbours=missing_neighbours)
+        return dataset, copy_last_and_window_mean()
+    dataset = WindowDataset(recordings, processor, missing_neighbours=missing_neighbours)
+    return dataset, whole_channel_baselines(dataset, task) if task in HIDDEN_CHANNELS else None
 
 
 def _recordings_of(build: Path, subjects: Sequence[str]) -> list[Recording]:

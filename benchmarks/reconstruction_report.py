@@ -51,7 +51,8 @@ def report(results: Mapping[str, Any], settings: Mapping[str, Any], seconds: flo
     parts = [
         "# Reconstruction of real recordings",
         f"Windows of {settings['window_length']} frames, at most {settings['windows']} of a recording (more in "
-        f"sets of few recordings), seed {settings['seed']}; the whole run took {seconds / 60:.0f} minutes. No recording is simulated.",
+        f"sets of few recordings), seed {settings['seed']}; the whole run took {seconds / 60:.0f} minutes. No "
+        "recording is simulated.",
         NOTES,
         "## Criteria",
         markdown_table(["set", "criterion", "ratios", ""], criteria(results)),
@@ -115,7 +116,7 @@ def best_row(task: Mapping[str, Any], channel: str, among: Sequence[str]) -> dic
 
 
 def judged(criterion: str, rows: Iterable[Mapping[str, Any]], goal: float = 1.0) -> list[str]:
-    """The criterion, each channel's ratio, and the verdict: which channels fail, which pass by less than is certain."""
+    """The criterion, each channel's ratio, and the verdict: which channels fail, which pass without certainty."""
     rows = list(rows)
     ratios = "; ".join(f"{row['channel']} {with_brackets(row, 'ratio', 2)}" for row in rows)
     failed = [row["channel"] for row in rows if not row["ratio"] <= goal]

@@ -137,7 +137,8 @@ def _make_field(
     if not kept.any():
         raise ValueError("no neuron has two near and two far neurons")
     roi_ids = np.array(recording.roi_ids)
-    folds = np.unique(roi_ids, return_inverse=True)[1] % FOLDS
+    # Blocks, so that an even choice of neurons has some of every fold.
+    folds = np.unique(roi_ids, return_inverse=True)[1] * FOLDS // len(roi_ids)
     return Field(
         channels=channels[kept],
         recording_id=recording.recording_id,
