@@ -1,14 +1,24 @@
 """Pretrain and fine-tune NEuRT.
 
     neurt pretrain BUILD --output MODEL                                        one process, on a GPU if there is one
-    accelerate launch -m neurt.train pretrain BUILD --output MODEL             as `accelerate config` says
-    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 -m neurt.train pretrain ...    on CPUs
     neurt finetune BUILD --model MODEL --label genotype --output CLASSIFIER
 
+What several processes share out they start with `accelerate launch`, the same for both commands:
+
+    accelerate launch --multi_gpu --num_processes 8 \\
+        -m neurt.train pretrain BUILD --output MODEL --mixed-precision bf16            eight GPUs of one machine
+    accelerate launch --multi_gpu --num_machines 4 --num_processes 32 --machine_rank RANK \\
+        --main_process_ip ADDRESS --main_process_port 29500 \\
+        -m neurt.train pretrain BUILD --output MODEL                                   on each of four machines
+    accelerate launch -m neurt.train pretrain BUILD --output MODEL                     as `accelerate config` says
+    ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 -m neurt.train pretrain ...   on CPUs
+
+RANK counts the machines from 0, ADDRESS is that of machine 0, and BUILD and MODEL are on a disk that all of them see.
 (accelerate's own --cpu starts one process, whatever --num_processes says.)
 
 A batch size counts the windows of one optimiser step over all processes, so the same command trains the same way
-everywhere. Interrupted, the same command with --resume goes on.
+everywhere. Interrupted, the same command with --resume goes on, on as many processes as before. A build larger than
+memory: --cache FOLDER, on a local disk of each machine.
 """
 
 from collections.abc import Callable, Mapping
@@ -58,7 +68,7 @@ def pretrain(
     resume: bool = False,
     command: str = "neurt pretrain",
 ) -> dict[str, Any]:
-    """Pretrain by reconstructing hidden spans; test on held-out animals beside interpolation.
+    """Pretrain by reconstructing what is hidden; test on held-out animals beside interpolation.
 
     Args:
         build: Parquet build.
@@ -91,17 +101,10 @@ def pretrain(
     settings["pretraining"] = asdict(pretraining)
     rate = model.config.default_sampling_rate
     collate = MaskedSignalCollator(options.seed, tasks=pretraining.tasks, default_sampling_rate=rate)
-    log = fit(
-        model,
-        [{"params": list(model.parameters())}],
-        data.datasets["train"],
-        collate,
-        options,
-        output / "training",
-        _validation(data, collate),
-        resume,
-        _identity(data, settings, processor, model),
-    )
+    groups = [{"params": list(model.parameters())}]
+    validate, identity = _validation(data, collate), _identity(data, settings, processor, model)
+    train, folder = data.datasets["train"], output / "training"
+    log = fit(model, groups, train, collate, options, folder, validate, resume, identity)
 
     trained_on = describe_training(processor, data.split.recordings(data.recordings, "train"))
     release = Release(output, model, trained_on, data, seen, command, settings)
@@ -206,17 +209,10 @@ def finetune(
     seen = _remember_subjects(classifier, data)
     settings = {"split": asdict(data.options), "training": asdict(options), "missing_neighbours": missing_neighbours}
     settings["finetuning"] = asdict(finetuning)
-    log = fit(
-        classifier,
-        parameter_groups(classifier, finetuning, options.learning_rate),
-        data.datasets["train"],
-        collate_windows,
-        options,
-        output / "training",
-        _validation(data, collate_windows),
-        resume,
-        _identity(data, settings, processor, classifier),
-    )
+    groups = parameter_groups(classifier, finetuning, options.learning_rate)
+    validate, identity = _validation(data, collate_windows), _identity(data, settings, processor, classifier)
+    train, folder = data.datasets["train"], output / "training"
+    log = fit(classifier, groups, train, collate_windows, options, folder, validate, resume, identity)
 
     scores = _classification(classifier, data, processor.normalization, options.seed)
     release = Release(output, classifier, processor, data, seen, command, settings)

@@ -4,7 +4,7 @@ import math
 import os
 import shutil
 import sys
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import asdict, dataclass
 from pathlib import Path
 from typing import Any
@@ -110,15 +110,8 @@ def fit(
             if progress.out_of_patience(options.patience):
                 break
             skipped = progress.step - epoch * steps
-            for batch in load_batches(dataset, collate, options, accelerator, epoch, skipped):
-                loss = _step(run, batch)
-                progress.step += 1
-                progress.epoch_loss += loss
-                bar.update()
-                bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
-                accelerator.log({"loss": loss, "learning_rate": run.scheduler.get_last_lr()[-1]}, progress.step)
-                if progress.step % options.checkpoint_every == 0 and progress.step % steps:
-                    checkpoints.save()
+            batches = load_batches(dataset, collate, options, accelerator, epoch, skipped)
+            _train_epoch(run, checkpoints, batches, steps, bar)
             _end_epoch(run, checkpoints, {"epoch": epoch + 1, "loss": progress.epoch_loss / steps}, validate)
     _finish(run, checkpoints, validate is not None)
     return progress.log
@@ -198,6 +191,20 @@ def _progress_bar(accelerator: Accelerator, total: int, initial: int) -> tqdm:
     interval = 0.5 if sys.stderr.isatty() else 30  # seconds: a log file wants few lines
     hidden = not accelerator.is_main_process
     return tqdm(total=total, initial=initial, desc="training", disable=hidden, mininterval=interval)
+
+
+def _train_epoch(run: Run, checkpoints: Checkpoints, batches: Iterable[Mapping[str, Any]], steps: int, bar: tqdm):
+    """Take the steps of an epoch of so many steps, or those that are left of it."""
+    progress = checkpoints.progress
+    for batch in batches:
+        loss = _step(run, batch)
+        progress.step += 1
+        progress.epoch_loss += loss
+        bar.update()
+        bar.set_postfix(loss=f"{loss:.4f}", refresh=False)
+        run.accelerator.log({"loss": loss, "learning_rate": run.scheduler.get_last_lr()[-1]}, progress.step)
+        if progress.step % run.options.checkpoint_every == 0 and progress.step % steps:
+            checkpoints.save()
 
 
 def _step(run: Run, batch: Mapping[str, Any]) -> float:
