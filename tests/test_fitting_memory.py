@@ -2,17 +2,20 @@
 
 import pytest
 import torch
-from neurt import NeurtForMaskedSignalModeling
+from neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
 from neurt.fitting_memory import fitting_pieces
-from tiny_training import largest_difference, train
+from neurt.masking import collate_windows
+from neurt.training_loop import fit
+from neurt.training_options import TrainingOptions
+from tiny_training import Windows, largest_difference, train
 
 
 @pytest.fixture
 def memory_for(monkeypatch):
     """Let the model run out of memory, as CUDA says it, above some number of windows; returns the numbers tried."""
 
-    def limit(most):
-        tried, forward = [], NeurtForMaskedSignalModeling.forward
+    def limit(most, model=NeurtForMaskedSignalModeling):
+        tried, forward = [], model.forward
 
         def limited(self, input_values, *args, **kwargs):
             tried.append(len(input_values))
@@ -20,7 +23,7 @@ def memory_for(monkeypatch):
                 raise torch.OutOfMemoryError("CUDA out of memory. Tried to allocate 2.00 GiB.")
             return forward(self, input_values, *args, **kwargs)
 
-        monkeypatch.setattr(NeurtForMaskedSignalModeling, "forward", limited)
+        monkeypatch.setattr(model, "forward", limited)
         return tried
 
     return limit
@@ -44,6 +47,27 @@ def test_a_batch_is_cut_further_when_memory_is_short_and_trains_the_same(tmp_pat
     tried = memory_for(3)
     log = train(cut, tmp_path / "cut", epochs=2)
     assert tried[:3] == [8, 4, 2] and set(tried[3:]) == {2}
+    assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in expected], abs=1e-6)
+    assert largest_difference(whole, cut) < 1e-5
+
+
+class LabelledWindows(Windows):
+    def __getitem__(self, index):
+        return {**super().__getitem__(index), "labels": index % 2}
+
+
+def test_a_last_piece_that_is_smaller_counts_for_as_much_as_it_has_windows(tmp_path, tiny_model, memory_for):
+    def classify(folder):
+        torch.manual_seed(0)
+        model = NeurtForSequenceClassification(tiny_model().config)
+        options = TrainingOptions(epochs=2, batch_size=9, accumulation_steps=3)
+        groups = [{"params": list(model.parameters())}]
+        return fit(model, groups, LabelledWindows(), collate_windows, options, tmp_path / folder), model
+
+    expected, whole = classify("whole")
+    tried = memory_for(2, NeurtForSequenceClassification)
+    log, cut = classify("cut")
+    assert tried[:7] == [3, 2, 2, 2, 2, 2, 1]
     assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in expected], abs=1e-6)
     assert largest_difference(whole, cut) < 1e-5
 

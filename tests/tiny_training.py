@@ -47,8 +47,9 @@ def assert_same(first, second):
 
 
 def largest_difference(first, second):
-    pairs = zip(first.parameters(), second.parameters(), strict=True)
-    return max((a - b).abs().max().item() for a, b in pairs)
+    # The same number added to every key moves no softmax: these gradients are rounding errors, which Adam scales up.
+    pairs = zip(first.named_parameters(), second.parameters(), strict=True)
+    return max((a - b).abs().max().item() for (name, a), b in pairs if not name.endswith("k_proj.bias"))
 
 
 class Interrupted(Exception):
