@@ -14,6 +14,7 @@ from neurt.dataset_scripts.parquet_build import read_build
 from neurt.dataset_scripts.windows import WindowDataset
 from neurt.masking import HIDDEN_CHANNELS, MASK_TASKS, collate_windows, model_inputs
 from neurt.train import TrainingOptions
+from neurt.trainer_callbacks import SetEpoch
 from neurt.training_batches import epoch_batches, inputs_and_labels
 from neurt.training_loop import fit
 from torch.utils.data import SequentialSampler, Subset
@@ -246,3 +247,22 @@ def test_a_masked_model_is_saved_and_opened(trainer, tiny_model, windows, tmp_pa
     opened = NeurtForMaskedSignalModeling.from_pretrained(tmp_path / "saved")
     assert all(torch.equal(value, model.state_dict()[name]) for name, value in opened.state_dict().items())
     assert not torch.equal(opened.decoder.weight, tiny_model().decoder.weight)
+
+
+@pytest.mark.parametrize(("told", "different"), [(True, 3), (False, 1)])
+def test_masks_are_drawn_anew_in_each_epoch_where_trainer_does_not_reach_the_data_set(
+    trainer, tiny_model, recordings, told, different
+):
+    masks, collate = [], MaskedSignalCollator()
+
+    def watched(windows):
+        batch = collate(windows)
+        masks.append(batch["bool_masked_pos"].sum(0).tolist())
+        return batch
+
+    windows = WindowDataset(recordings, NeurtProcessor(window_length=40))
+    made = trainer(tiny_model(), Subset(windows, range(BATCH)), watched, max_steps=3)
+    if told:
+        made.add_callback(SetEpoch(windows))
+    made.train()
+    assert len(masks) == 3 and len({str(mask) for mask in masks}) == different
