@@ -7,7 +7,6 @@ Where there are too few of those, "own past" takes what the others gave.
 Shapes: B windows, L frames of a window, T of a recording, C channels, H frames to be forecast.
 """
 
-import dataclasses
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -235,8 +234,8 @@ def _whole_channel_ridge(task: str, name: str) -> Predictor:
 def _whole_channel_coefficients(
     windows: Windows, visible: list[int], hidden: list[int], own: bool
 ) -> list[np.ndarray]:
-    def sums(field: Field, past: np.ndarray):
-        starts = past_segment_starts(field, 0, len(past))
+    def sums(field: Field, past: np.ndarray, start: int = 0):
+        starts = past_segment_starts(field, start, start + len(past))
         features = np.concatenate([lagged_features(part[:, visible]) for part in np.split(past, starts[1:])])
         return early_and_late_sums(features, past[:, hidden])
 
@@ -246,8 +245,8 @@ def _whole_channel_coefficients(
     for (index, neuron), first in zip(_owners(windows), windows.first.tolist(), strict=True):
         field = windows.fields[index]
         if own and first >= FEWEST_ROWS:
-            past = field.channels[neuron, :first][-MOST_PAST:]
-            coefficients.append(fit_ridge(*sums(field, past)))
+            start = max(0, first - MOST_PAST)
+            coefficients.append(fit_ridge(*sums(field, field.channels[neuron, start:first], start)))
         else:
             coefficients.append(others(index, field.groups[neuron]))
     return coefficients
@@ -285,19 +284,12 @@ def _forecast(windows: Windows, own: bool) -> np.ndarray:
     horizons = windows.hidden[..., 0].sum(1)
     for horizon in np.unique(horizons).tolist():
         rows = np.flatnonzero(horizons == horizon)
-        some = dataclasses.replace(
-            windows,
-            **{
-                name: getattr(windows, name)[rows] for name in ("field", "neuron", "first", "values", "real", "hidden")
-            },
-        )
-        for b, row, coefficients in zip(
-            range(len(rows)), rows, _forecast_coefficients(some, horizon, own), strict=True
-        ):
-            stop = int(some.real[b].sum())
-            shown = some.values[b, : stop - horizon]
-            last, level = shown[-FORECAST_FRAMES:], shown.mean(0)
-            future = apply_ridge((last - level).T.reshape(-1), coefficients)
+        coefficients = _forecast_coefficients(windows.only(rows), horizon, own)
+        for row, fitted in zip(rows, coefficients, strict=True):
+            stop = int(windows.real[row].sum())
+            shown = windows.values[row, : stop - horizon]
+            level = shown.mean(0)
+            future = apply_ridge((shown[-FORECAST_FRAMES:] - level).T.reshape(-1), fitted)
             result[row, stop - horizon : stop] = level + future.reshape(-1, horizon).T
     return result
 

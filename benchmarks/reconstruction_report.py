@@ -36,8 +36,8 @@ fitted to the neuron's frames before the window and, unless the channel is hidde
 it; where that is too short, the fit of others stands in. Gaussian processes: Matérn kernels whose length, smoothness
 and noise are the likeliest for each recording and channel, given visible frames alone. The published checkpoint gets
 zeros at hidden frames, as it was trained; it never was trained on whole channels or forecasts. Forecasts are scaled
-by the first 80 % of each recording and lie in the rest; in all other tasks min-max scaling has seen the whole
-recording."""
+by the first 80 % of each recording and lie in the rest, and 1 s stands for the frames after 0.75 s up to 1 s; in all
+other tasks min-max scaling has seen the whole recording."""
 
 
 def report(results: Mapping[str, Any], settings: Mapping[str, Any], seconds: float) -> str:
@@ -65,7 +65,7 @@ def report(results: Mapping[str, Any], settings: Mapping[str, Any], seconds: flo
         for task, scores in found["tasks"].items():
             parts += [f"### {name}: {task}", measured_line(scores), scores_table(scores)]
             parts += [horizon_table(scores)] if "horizons" in scores else []
-            parts += [ceiling_table(scores)] if scores.get("ceiling") else []
+            parts += [ceiling_table(scores)] if "ceiling" in scores else []
     return "\n\n".join(parts)
 
 
@@ -191,11 +191,14 @@ def seconds_cell(seconds: float) -> str:
 
 
 def ceiling_table(task: Mapping[str, Any]) -> str:
-    """Share of the own trace's explainable variance that each predictor reaches."""
+    """Share of the own trace's explainable variance that each predictor reaches, or why none is told."""
+    if not task["ceiling"]:
+        return "No estimate of the noise ceiling: such traces have lost the white noise that it needs."
     ceiling = task["ceiling"][0]
     title = (
         f"White noise leaves R² at most {ceiling['ceiling']:.3f}, within windows {ceiling['ceiling_within']:.3f} (own "
-        "trace; fast signal counts as noise, so shares may pass 1). Share of what can be explained:"
+        "trace). Fast signal counts as noise, so that shares may pass 1; resampled recordings have lost part of "
+        "their noise. Share of what can be explained:"
     )
     rows = [[row["predictor"], f"{row['share']:.3f}", f"{row['share_within']:.3f}"] for row in task["ceiling"]]
     return f"{title}\n\n{markdown_table(['predictor', 'share', 'share within windows'], rows)}"

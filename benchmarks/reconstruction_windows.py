@@ -79,6 +79,11 @@ class Windows:
     def __len__(self) -> int:
         return len(self.field)
 
+    def only(self, rows: np.ndarray) -> "Windows":
+        """Some of the windows."""
+        parts = {name: array[rows] for name, array in vars(self).items() if name != "fields"}
+        return dataclasses.replace(self, **parts)
+
     @property
     def visible(self) -> np.ndarray:
         """Bool (B, L, C)."""

@@ -343,7 +343,7 @@ def test_the_whole_benchmark_says_everything_of_every_set(tiny_model, tmp_path, 
     assert all(row[3].startswith(("PASS", "FAIL")) for row in rows)
     text = report(results, {"windows": 6, "seed": 0, "window_length": 40}, 60)
     assert "Recordings skipped: 1 (r9: expected at least 5 neurons" in text
-    assert "positions are in px" in text and "nan" not in text
+    assert "positions are in px" in text and "No estimate of the noise ceiling" in text and "nan" not in text
     json.dumps(json_ready(results), allow_nan=False)
     draw_ratios(results, tmp_path / "ratios.png")
     draw_forecasts(results, tmp_path / "forecasts.png")
