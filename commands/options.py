@@ -33,6 +33,9 @@ FLAGS = {
     "batch_size": Annotated[int, _in_training(help="Windows in one step, over all processes.")],
     "learning_rate": Annotated[float, _in_training(help="Peak learning rate of AdamW.")],
     "weight_decay": Annotated[float, _in_training(help="Weight decay.")],
+    "warmup_fraction": Annotated[float, _in_training(help="Share of the steps in which the learning rate rises.")],
+    "schedule": Annotated[str, _in_training(help="Learning rate after that: cosine, linear or constant_with_warmup.")],
+    "max_gradient_norm": Annotated[float, _in_training(help="Gradients are clipped to this norm.")],
     "accumulation_steps": Annotated[int, _in_training(help="Pieces a batch is cut into to save memory.")],
     "mixed_precision": Annotated[str, _in_training(help="no, bf16 or fp16.")],
     "patience": Annotated[
@@ -42,12 +45,13 @@ FLAGS = {
     "ema_decay": Annotated[
         float, _in_training(help="What an average of the weights keeps of itself per step, like 0.999; 0: no average.")
     ],
-    "compile": Annotated[bool, _in_training("--compile", help="Compile the model; pays on long runs.")],
+    "compile": Annotated[bool, _in_training("--compile", help="Compile the model with torch.compile.")],
     "log_with": Annotated[
         list[str],
         _in_training("--log-with", help="tensorboard, wandb, ...: a tracker; may be repeated.", show_default="none"),
     ],
     "checkpoint_every": Annotated[int, _in_training(help="Steps between checkpoints.")],
+    "num_workers": Annotated[int, _in_training(help="Processes that prepare batches.")],
     "seed": Seed,
 }
 

@@ -10,7 +10,9 @@ import pytest
 from neurt import cli
 from neurt.inference import embed
 
-COMMANDS = "convert simulate simulate-corpus import build-microns inspect pretrain finetune evaluate embed reconstruct demo".split()
+COMMANDS = (
+    "convert simulate simulate-corpus import build-microns inspect pretrain finetune evaluate embed reconstruct demo"
+).split()
 
 
 @pytest.fixture
@@ -157,6 +159,10 @@ def test_an_output_that_exists_is_refused(refused, pretrained, build, tmp_path, 
             "in so many words with --allow-shared-subjects",
         ),
         (["--missing-neighbours", "guess"], "guess"),
+        (["--schedule", "up"], "expected schedule among cosine, linear, constant_with_warmup, got 'up'"),
+        (["--warmup-fraction", "2"], "expected warmup_fraction from 0 to 1, got 2.0"),
+        (["--max-gradient-norm", "0"], "expected max_gradient_norm above 0, got 0.0"),
+        (["--num-workers", "-1"], "expected num_workers at least 0, got -1"),
         (["--ema-decay", "2"], "expected ema_decay from 0 to below 1, got 2.0"),
         (["--log-with", "diary"], "Unsupported logging capability: diary"),
         (["--validation-fraction", "0", "--patience", "1"], "expected validation windows for patience, got none"),
