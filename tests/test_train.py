@@ -3,13 +3,6 @@
 import dataclasses
 import hashlib
 import json
-import os
-import re
-import shlex
-import signal
-import subprocess
-import sys
-import time
 from dataclasses import replace
 
 import numpy as np
@@ -24,7 +17,6 @@ from neurt import (
     training_loop,
 )
 from neurt.checkpoints import last_checkpoint
-from neurt.cli import app
 from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.splits import split_recordings
 from neurt.train import (
@@ -32,30 +24,14 @@ from neurt.train import (
     PretrainOptions,
     SplitOptions,
     TrainingOptions,
-    describe_training,
     finetune,
-    parameter_groups,
     pretrain,
     pretraining_model,
     window_processor,
 )
 from safetensors.torch import load_file
 
-ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
-SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
 HELD_OUT = ("sim005", "sim006")
-TWO_PROCESSES = """
-import json, pathlib, sys
-from accelerate import PartialState
-from neurt.cli import app
-for command in json.loads(sys.argv[1]):
-    app(command, standalone_mode=False)
-pathlib.Path(sys.argv[0] + f"-{PartialState().process_index}-of-{PartialState().num_processes}").touch()
-"""
-
-
-def run(*words):
-    app([str(word) for word in words], standalone_mode=False)
 
 
 def results(folder):
@@ -68,27 +44,11 @@ def assert_same_weights(first, second):
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
-def assert_near_weights(first, second):
-    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    # The same number added to every key moves no softmax: these gradients are rounding errors, which Adam scales up.
-    names = [name for name in first if not name.endswith("k_proj.bias")]
-    assert max((first[name] - second[name]).abs().max().item() for name in names) < 1e-5
-
-
 @pytest.fixture
 def config_file(tmp_path, tiny_model):
     path = tmp_path / "config.json"
     tiny_model().config.to_json_file(path)
     return path
-
-
-CONFIG_NAMES = (
-    "hidden_size",
-    "intermediate_size",
-    "num_hidden_layers",
-    "num_attention_heads",
-    "max_position_embeddings",
-)
 
 
 @pytest.fixture
@@ -116,68 +76,6 @@ def tiny_finetune(build, pretrained):
         return finetune(build, output, finetuning=finetuning, split=split, options=options, **overrides)
 
     return train
-
-
-def test_two_processes_train_as_one_does(build, tmp_path, config_file):
-    # An epoch is one step, so the log holds the loss of every step.
-    def commands(folder, *flags, pretraining=()):
-        shared = ("--test", "sim005", "--test", "sim006", "--epochs", 3, "--batch-size", 96, *flags)
-        tasks = ("--task", "span=2", "--task", "neuron", "--task", "forecast=0.5")
-        model = ("--config", config_file, "--window-length", 40, "--validation-fraction", 0.1, *tasks, *pretraining)
-        pretrained = ["pretrain", build, "--output", folder / "pretrained", *model, *shared]
-        classifier = ["finetune", build, "--output", folder / "classifier", "--model", folder / "pretrained"]
-        classifier += ["--label", "group", "--learning-rate", 1e-3, *shared]
-        return [[str(word) for word in command] for command in (pretrained, classifier)]
-
-    for command in commands(tmp_path / "one"):
-        run(*command)
-    for command in commands(tmp_path / "accumulated", "--accumulation-steps", 2):
-        run(*command)
-    script = tmp_path / "both.py"
-    script.write_text(TWO_PROCESSES)
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--multi_gpu", "--num_processes", "2"]
-    launched = subprocess.run(
-        [*launcher, str(script), json.dumps(commands(tmp_path / "two", pretraining=("--cache", tmp_path / "cache")))],
-        env={**ONE_THREAD, "ACCELERATE_USE_CPU": "true"},
-        capture_output=True,
-        text=True,
-        timeout=120,
-    )
-    assert launched.returncode == 0, launched.stderr
-    assert {path.name for path in tmp_path.glob("both.py-*")} == {"both.py-0-of-2", "both.py-1-of-2"}
-    for model in ("pretrained", "classifier"):
-        expected = results(tmp_path / "one" / model)["log"]
-        assert [entry["step"] for entry in expected] == [1, 2, 3]
-        for other in ("two", "accumulated"):
-            log = results(tmp_path / other / model)["log"]
-            assert log == [pytest.approx(entry, abs=1e-5) for entry in expected]
-            assert_near_weights(tmp_path / other / model, tmp_path / "one" / model)
-
-
-def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(build, tmp_path, config_file):
-    flags = ["--config", config_file, "--window-length", 40, "--epochs", 12, "--batch-size", 32]
-    flags += ["--checkpoint-every", 1, "--validation-fraction", 0.1]
-    whole = ["pretrain", build, "--output", tmp_path / "whole", *flags]
-    run(*whole)
-
-    killed = tmp_path / "killed"
-    command = [sys.executable, "-m", "neurt.train", "pretrain", build, "--output", killed, *flags]
-    with subprocess.Popen(map(str, command), env=ONE_THREAD, **SILENT) as process:
-        deadline = time.monotonic() + 60
-        while not any(killed.glob("training/step-1?")) and time.monotonic() < deadline:
-            time.sleep(0.001)
-        process.send_signal(signal.SIGKILL)
-    assert process.returncode == -signal.SIGKILL
-    assert [path.name for path in killed.iterdir()] == ["training"]
-
-    with pytest.raises(ValueError, match="got an unfinished run in .* pass --resume to go on"):
-        run("pretrain", build, "--output", killed, *flags)
-    run("pretrain", build, "--output", killed, *flags, "--resume")
-    assert_same_weights(killed, tmp_path / "whole")
-    assert results(killed)["log"] == results(tmp_path / "whole")["log"]
-    assert results(tmp_path / "whole")["command"] == shlex.join(["neurt", *map(str, whole)])
-    assert results(killed)["reconstruction"] == results(tmp_path / "whole")["reconstruction"]
-    assert not list(killed.rglob("*writing*")) and len(list(killed.glob("training/step-*"))) == 1
 
 
 def test_a_fine_tuning_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, tiny_finetune, monkeypatch):
@@ -390,57 +288,6 @@ def test_windows_longer_than_the_model_has_positions_for_are_refused(tmp_path, t
 
 
 @pytest.mark.parametrize(
-    ("options", "values", "message"),
-    [
-        (SplitOptions, {"test_fraction": 1.0}, "expected test_fraction above 0 and below 1, got 1.0"),
-        (SplitOptions, {"validation_fraction": -0.1}, "expected validation_fraction from 0 to below 1, got -0.1"),
-        (FinetuneOptions, {"freeze": "head"}, "expected freeze among none, embeddings, encoder, got 'head'"),
-        (FinetuneOptions, {"layer_decay": 0}, "expected layer_decay above 0 and at most 1, got 0"),
-        (FinetuneOptions, {"head_learning_rate": 0}, "expected head_learning_rate above 0, got 0"),
-    ],
-)
-def test_options_that_cannot_be_used_are_refused(options, values, message):
-    with pytest.raises(ValueError, match=re.escape(message)):
-        options(**{"label": "group", **values} if options is FinetuneOptions else values)
-
-
-def learning_rates(model, **finetuning):
-    groups = parameter_groups(model, FinetuneOptions("group", **finetuning), learning_rate=1e-4)
-    names = {id(parameter): name for name, parameter in model.named_parameters()}
-    return {names[id(parameter)]: group["lr"] for group in groups for parameter in group["params"]}
-
-
-def four_layers(**settings):
-    return NeurtForSequenceClassification(NeurtConfig(hidden_size=8, intermediate_size=8, **settings))
-
-
-def test_each_layer_learns_at_0_9_of_the_rate_of_the_one_above_and_embeddings_at_0_512():
-    model = four_layers()
-    rates = learning_rates(model, head_learning_rate=0.5)
-    assert rates.keys() == dict(model.named_parameters()).keys()
-    factors = {"layers.3.": 1, "layers.2.": 0.9, "layers.1.": 0.81, "layers.0.": 0.729, "embeddings.": 0.512}
-    for prefix, factor in factors.items():
-        named = {rate for name, rate in rates.items() if name.startswith(f"neurt.{prefix}")}
-        assert list(named) == [pytest.approx(factor * 1e-4, rel=1e-12)]
-    assert {rates["pooling_query"], rates["classifier.weight"], rates["classifier.bias"]} == {0.5}
-
-
-def test_without_decay_all_layers_learn_alike_and_embeddings_never_faster_than_layers():
-    rates = learning_rates(four_layers(), layer_decay=1.0)
-    assert {rate for name, rate in rates.items() if name.startswith("neurt.")} == {1e-4}
-    rates = learning_rates(four_layers(), layer_decay=0.5)
-    assert rates["neurt.layers.0.mlp.fc1.weight"] == pytest.approx(1e-4 / 8)
-    assert rates["neurt.embeddings.input_projection.weight"] == pytest.approx(1e-4 / 16)
-
-
-def test_a_shared_layer_learns_at_the_full_rate():
-    model = four_layers(share_layers=True)
-    rates = learning_rates(model)
-    assert rates.keys() == dict(model.named_parameters()).keys()
-    assert rates["neurt.layers.0.mlp.fc1.weight"] == 1e-4
-
-
-@pytest.mark.parametrize(
     ("freeze", "frozen"), [("none", "nothing"), ("embeddings", "neurt.embeddings."), ("encoder", "neurt.")]
 )
 def test_frozen_weights_stay_bit_for_bit_and_the_others_learn(tmp_path, pretrained, tiny_finetune, freeze, frozen):
@@ -494,14 +341,6 @@ def test_training_goes_on_with_windows_cut_as_the_model_is_used_to(tmp_path, pre
     assert (other.neighbour_radius, other.radius_unit, other.normalization) == (50.0, "um", "zscore")
     with pytest.raises(ValueError, match="window_stride of at least 1 frame, got -1"):
         window_processor(tmp_path, window_stride=-1)
-
-
-def test_a_model_trained_on_many_frame_rates_expects_none(build):
-    recordings = list(read_build(build))
-    faster = [replace(recording, sampling_rate=6.0, trace_kind="dff") for recording in recordings[:1]]
-    described = describe_training(NeurtProcessor(), recordings + faster)
-    assert described.sampling_rate is None and described.trace_kind is None
-    assert NeurtProcessor().sampling_rate is None
 
 
 def test_recordings_without_positions_are_skipped_and_named_or_trained_on(tmp_path, rebuild, tiny_pretrain):

@@ -117,13 +117,15 @@ def test_a_compiled_model_trains_like_one_that_is_not_and_its_weights_keep_their
     # Without the last stage, which writes C++ and takes half a minute.
     monkeypatch.setattr(torch, "compile", functools.partial(torch.compile, backend="aot_eager"))
     plain, model = tiny_model(), tiny_model()
-    expected = train(plain, tmp_path / "plain", epochs=2, mixed_precision=precision)
-    log = train(model, tmp_path / "compiled", epochs=2, mixed_precision=precision, compile=True)
+    expected = train(plain, tmp_path / "plain", epochs=2, mixed_precision=precision, validate=lambda model: 1.0)
+    options = {"mixed_precision": precision, "compile": True, "validate": lambda model: 1.0}
+    log = train(model, tmp_path / "compiled", epochs=2, **options)
     tolerance = 1e-5 if precision == "no" else 1e-2
     assert [entry["loss"] for entry in log] == pytest.approx([entry["loss"] for entry in expected], rel=tolerance)
     assert largest_difference(plain, model) < 10 * tolerance
-    saved = load_file(tmp_path / "compiled" / "step-6" / "model.safetensors")
-    assert saved.keys() == model.state_dict().keys() == plain.state_dict().keys()
+    for saved in ("step-6", "best-3"):
+        weights = load_file(tmp_path / "compiled" / saved / "model.safetensors")
+        assert weights.keys() == model.state_dict().keys() == plain.state_dict().keys()
 
 
 def test_to_compile_without_a_compiler_is_refused(tmp_path, tiny_model, monkeypatch):

