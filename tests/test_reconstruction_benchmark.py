@@ -222,6 +222,11 @@ def test_scores_equal_scikit_learns_over_all_hidden_values():
         assert row["n"] == hidden.sum()
 
 
+def test_deviations_are_from_the_mean_of_what_was_drawn():
+    # 1, 2 and 6: mean 3, deviations -2, -1 and 3.
+    assert statistics.sum_of_squares(np.array([[3, 9, 41], [0, 0, 0]])).tolist() == [14, 0]
+
+
 def test_a_ratio_is_of_squared_errors_and_its_interval_is_over_paired_units():
     windows, errors = scored()
     row = next(r for r in statistics.score_rows(errors, CHANNELS, MODEL) if r["predictor"] == WINDOW_MEAN)
