@@ -1,4 +1,4 @@
-"""Pretraining and fine-tuning: the same on two processes, nothing half-written, nobody tested who was trained on."""
+"""Pretraining and fine-tuning: nothing half-written, nobody tested who was trained on, everything written down."""
 
 import dataclasses
 import hashlib
