@@ -104,6 +104,14 @@ def test_gaps_and_forecasts_hide_all_channels_at_once():
     assert (windows.first + 30 >= 320).all()
 
 
+def test_fields_of_forecasts_are_scaled_without_their_future():
+    quiet, loud = recording(0, "a"), recording(0, "a")
+    loud.traces[:, 320:] *= 100
+    (before,), (after,) = (make_fields([field], PROCESSOR, "forecast")[0] for field in (quiet, loud))
+    np.testing.assert_array_equal(before.channels[:, :320], after.channels[:, :320])
+    assert before.past == 320 and (before.channels[:, 320:] != after.channels[:, 320:]).any()
+
+
 def test_values_are_the_channels_and_a_seed_gives_the_same_windows_again():
     first, second = (windows_of(several(), "span") for _ in range(2))
     np.testing.assert_array_equal(first.values, second.values)
