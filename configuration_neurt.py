@@ -21,12 +21,14 @@ SIZES = (
     "num_attention_heads",
     "num_channels",
     "max_position_embeddings",
+    "input_kernel_size",
 )
 CHOICES = {
     "hidden_act": tuple(ACT2FN),
     "readout_position": ("feed_forward", "attention"),
     "readout": ("last", "sum"),
     "fill": ("zero", "linear"),
+    "position_embedding_type": ("learned", "rotary"),
 }
 
 
@@ -45,6 +47,11 @@ class NeurtConfig(PreTrainedConfig):
         layer_norm_eps: Epsilon of every LayerNorm.
         hidden_dropout_prob: Dropout on the embeddings and on both sub-layers of each layer.
         attention_probs_dropout_prob: Dropout on the attention weights.
+        norm_first: Normalise what each sub-layer reads, and the last layer's output, instead of what each adds up to.
+        position_embedding_type: "learned", a vector added to each frame, or "rotary", queries and keys turned by
+            angles that grow with the frame.
+        rope_theta: Rotary angles grow by 1 to nearly 1 / rope_theta a frame.
+        input_kernel_size: Frames, an odd number, that an input convolution joins; 1 takes each frame alone.
         embedding_norm: Apply the embedding LayerNorm before adding positions as well as after (one LayerNorm, used
             twice, as in the original).
         share_layers: Use one layer's weights at every depth.
@@ -79,6 +86,10 @@ class NeurtConfig(PreTrainedConfig):
     layer_norm_eps: float = 1e-12
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
+    norm_first: bool = True
+    position_embedding_type: str = "rotary"
+    rope_theta: float = 100.0
+    input_kernel_size: int = 9
     embedding_norm: bool = False
     share_layers: bool = False
     readout_position: str = "feed_forward"
@@ -104,6 +115,9 @@ class NeurtConfig(PreTrainedConfig):
             **overrides: Any argument of the configuration.
         """
         original = {
+            "norm_first": False,
+            "position_embedding_type": "learned",
+            "input_kernel_size": 1,
             "use_mask_token": False,
             "use_mask_indicator": False,
             "fill": "zero",
@@ -121,7 +135,7 @@ class NeurtConfig(PreTrainedConfig):
         for name in ("hidden_dropout_prob", "attention_probs_dropout_prob"):
             if not 0 <= getattr(self, name) < 1:
                 raise ValueError(f"expected {name} from 0 to below 1, got {getattr(self, name)}")
-        for name in ("layer_norm_eps", "default_sampling_rate"):
+        for name in ("layer_norm_eps", "default_sampling_rate", "rope_theta"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"expected {name} above 0, got {getattr(self, name)}")
         for name, choices in CHOICES.items():
@@ -131,6 +145,13 @@ class NeurtConfig(PreTrainedConfig):
             raise ValueError(
                 f"expected a hidden_size that num_attention_heads divides, got {self.hidden_size} and "
                 f"{self.num_attention_heads}"
+            )
+        if self.input_kernel_size % 2 == 0:
+            raise ValueError(f"expected an odd input_kernel_size, got {self.input_kernel_size}")
+        if self.position_embedding_type == "rotary" and self.hidden_size // self.num_attention_heads % 2:
+            raise ValueError(
+                "expected an even hidden_size / num_attention_heads for rotary positions, got "
+                f"{self.hidden_size // self.num_attention_heads}"
             )
         if self.predict_correction and self.fill != "linear":
             raise ValueError(f'expected fill "linear" with predict_correction, got {self.fill!r}')

@@ -95,13 +95,22 @@ class NeurtEmbeddings(nn.Module):
         self.config = config
         input_size = config.num_channels * (2 if config.use_mask_indicator else 1)
         self.input_projection = nn.Linear(input_size, config.hidden_size)
+        kernel_size = config.input_kernel_size
+        self.input_convolution = (
+            nn.Conv1d(input_size, config.hidden_size, kernel_size, padding="same", bias=False)
+            if kernel_size > 1
+            else None
+        )
         # Standardised windows have lost the level and spread that may tell groups of animals apart.
         self.level_projection = (
             nn.Linear(2 * config.num_channels, config.hidden_size, bias=False) if config.standardize_windows else None
         )
         self.rate_projection = nn.Linear(1, config.hidden_size, bias=False) if config.use_sampling_rate else None
         self.mask_token = nn.Parameter(torch.zeros(config.hidden_size)) if config.use_mask_token else None
-        self.position_embeddings = nn.Embedding(config.max_position_embeddings, config.hidden_size)
+        is_learned = config.position_embedding_type == "learned"
+        self.position_embeddings = (
+            nn.Embedding(config.max_position_embeddings, config.hidden_size) if is_learned else None
+        )
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps)
         self.dropout = nn.Dropout(config.hidden_dropout_prob)
 
@@ -112,12 +121,17 @@ class NeurtEmbeddings(nn.Module):
         center: torch.Tensor | None = None,
         scale: torch.Tensor | None = None,
         sampling_rate: torch.Tensor | None = None,
+        attention_mask: torch.Tensor | None = None,
     ) -> torch.Tensor:
         values = values.to(self.input_projection.weight.dtype)
         hidden = hidden.to(values.dtype)
         if self.config.use_mask_indicator:
             values = torch.cat([values, hidden], dim=-1)
         embeddings = self.input_projection(values)
+        if self.input_convolution is not None:
+            # Beyond the window the convolution meets zeros; padding must look the same.
+            real = values if attention_mask is None else values * attention_mask.unsqueeze(-1)
+            embeddings = embeddings + self.input_convolution(real.transpose(1, 2)).transpose(1, 2)
         if self.level_projection is not None:
             level = torch.cat([center.asinh(), scale.log()], dim=-1)  # compressed: traces may be unscaled
             embeddings = embeddings + self.level_projection(level.to(values.dtype))
@@ -129,9 +143,36 @@ class NeurtEmbeddings(nn.Module):
             embeddings = embeddings + hidden.mean(-1, keepdim=True) * self.mask_token
         if self.config.embedding_norm:
             embeddings = self.norm(embeddings)
-        positions = torch.arange(values.shape[1], device=values.device)
-        embeddings = self.norm(embeddings + self.position_embeddings(positions))
-        return self.dropout(embeddings)
+        if self.position_embeddings is not None:
+            positions = torch.arange(values.shape[1], device=values.device)
+            embeddings = embeddings + self.position_embeddings(positions)
+        return self.dropout(self.norm(embeddings))
+
+
+class NeurtRotaryEmbedding(nn.Module):
+    """Angles by which queries and keys are turned, so that attention depends on how many frames lie between them.
+
+    As in RoFormer (Su et al. 2021, arXiv 2104.09864).
+    """
+
+    def __init__(self, config: NeurtConfig):
+        super().__init__()
+        self.head_dim = config.hidden_size // config.num_attention_heads
+        self.theta = config.rope_theta
+
+    def forward(self, num_frames: int, device: torch.device) -> tuple[torch.Tensor, torch.Tensor]:
+        """Cosine and sine of each frame's angles, (T, head_dim / 2) each."""
+        exponents = torch.arange(0, self.head_dim, 2, device=device, dtype=torch.float32) / self.head_dim
+        frames = torch.arange(num_frames, device=device, dtype=torch.float32)
+        angles = frames.unsqueeze(-1) * self.theta**-exponents
+        return angles.cos(), angles.sin()
+
+
+def rotate(states: torch.Tensor, cos: torch.Tensor, sin: torch.Tensor) -> torch.Tensor:
+    """Turn (B, H, T, head_dim) by angles: the first half of a head holds the real parts, the second the imaginary."""
+    real, imaginary = states.chunk(2, dim=-1)
+    cos, sin = cos.to(states.dtype), sin.to(states.dtype)
+    return torch.cat([real * cos - imaginary * sin, imaginary * cos + real * sin], dim=-1)
 
 
 def eager_attention_forward(
@@ -171,6 +212,7 @@ class NeurtAttention(nn.Module):
         self,
         hidden_states: torch.Tensor,
         attention_mask: torch.Tensor | None = None,
+        position_embeddings: tuple[torch.Tensor, torch.Tensor] | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor | None]:
         input_shape = hidden_states.shape[:-1]
@@ -178,6 +220,8 @@ class NeurtAttention(nn.Module):
         query = self.q_proj(hidden_states).view(head_shape).transpose(1, 2)
         key = self.k_proj(hidden_states).view(head_shape).transpose(1, 2)
         value = self.v_proj(hidden_states).view(head_shape).transpose(1, 2)
+        if position_embeddings is not None:
+            query, key = rotate(query, *position_embeddings), rotate(key, *position_embeddings)
         attend: Callable = ALL_ATTENTION_FUNCTIONS.get_interface(
             self.config._attn_implementation, eager_attention_forward
         )
@@ -206,7 +250,7 @@ class NeurtMLP(nn.Module):
 
 
 class NeurtLayer(GradientCheckpointingLayer):
-    """Post-norm BERT layer; returns its output and its read-out."""
+    """Attention, then feed-forward, normalised before or after each; returns its output and its read-out."""
 
     def __init__(self, config: NeurtConfig):
         super().__init__()
@@ -223,9 +267,14 @@ class NeurtLayer(GradientCheckpointingLayer):
         attention_mask: torch.Tensor | None = None,
         **kwargs: Unpack[TransformersKwargs],
     ) -> tuple[torch.Tensor, torch.Tensor]:
-        attended, _ = self.attention(hidden_states, attention_mask, **kwargs)
-        attended = self.attention_norm(hidden_states + self.dropout(attended))
-        output = self.mlp_norm(attended + self.dropout(self.mlp(attended)))
+        if self.config.norm_first:
+            attended, _ = self.attention(self.attention_norm(hidden_states), attention_mask, **kwargs)
+            attended = hidden_states + self.dropout(attended)
+            output = attended + self.dropout(self.mlp(self.mlp_norm(attended)))
+        else:
+            attended, _ = self.attention(hidden_states, attention_mask, **kwargs)
+            attended = self.attention_norm(hidden_states + self.dropout(attended))
+            output = self.mlp_norm(attended + self.dropout(self.mlp(attended)))
         return output, attended if self.config.readout_position == "attention" else output
 
 
@@ -267,6 +316,9 @@ class NeurtModel(NeurtPreTrainedModel):
         self.embeddings = NeurtEmbeddings(config)
         num_layers = 1 if config.share_layers else config.num_hidden_layers
         self.layers = nn.ModuleList([NeurtLayer(config) for _ in range(num_layers)])
+        self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
+        is_rotary = config.position_embedding_type != "learned"
+        self.rotary_embedding = NeurtRotaryEmbedding(config) if is_rotary else None
         self.post_init()
 
     @merge_with_config_defaults
@@ -298,16 +350,19 @@ class NeurtModel(NeurtPreTrainedModel):
             hidden = hidden | ~attention_mask.bool().unsqueeze(-1)
         values, center, scale = self.hide(input_values.float(), hidden)
 
-        hidden_states = self.embeddings(values, hidden, center, scale, sampling_rate)
+        hidden_states = self.embeddings(values, hidden, center, scale, sampling_rate, attention_mask)
         attention_mask = create_bidirectional_mask(
             config=self.config, inputs_embeds=hidden_states, attention_mask=attention_mask
         )
+        if self.rotary_embedding is not None:
+            kwargs["position_embeddings"] = self.rotary_embedding(hidden_states.shape[1], hidden_states.device)
         readouts = []
         for depth in range(self.config.num_hidden_layers):
             layer = self.layers[0 if self.config.share_layers else depth]
             hidden_states, readout = layer(hidden_states, attention_mask, **kwargs)
             readouts.append(readout)
         embeddings = readouts[-1] if self.config.readout == "last" else torch.stack(readouts).sum(0)
+        hidden_states, embeddings = self.norm(hidden_states), self.norm(embeddings)
         return NeurtModelOutput(
             last_hidden_state=hidden_states, embeddings=embeddings, filled_values=values, center=center, scale=scale
         )

@@ -33,10 +33,16 @@ def fill_linearly(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     return torch.lerp(values.gather(1, left), values.gather(1, right), share.to(values.dtype))
 
 
-def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean and standard deviation of each channel over visible frames, (B, 1, C) each.
+# Added in quadrature to every standard deviation, so that what is silent while visible is not divided by nothing: a
+# fiftieth of the range that min-max scaling gives a trace.
+SMALLEST_SCALE = 0.02
 
-    Without a visible frame they are 0 and 1; where all visible values are alike the scale is 1.
+
+def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    """Mean of each channel over visible frames, and their standard deviation, (B, 1, C) each.
+
+    A channel without a visible frame takes the mean center and scale of the channels that have one, or 0 and 1 where
+    none has.
 
     Args:
         values: (B, T, C), 0 where not visible.
@@ -45,8 +51,16 @@ def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tup
     count = visible.sum(1, keepdim=True).clamp(min=1)
     center = values.sum(1, keepdim=True) / count
     deviations = torch.where(visible, values - center, 0.0)
-    scale = (deviations.square().sum(1, keepdim=True) / count).sqrt()
-    return center, torch.where(scale > 1e-6 * center.abs().clamp(min=1e-6), scale, 1.0)
+    scale = (deviations.square().sum(1, keepdim=True) / count + SMALLEST_SCALE**2).sqrt()
+    seen = visible.any(1, keepdim=True)
+    return _borrow(center, seen, 0.0), _borrow(scale, seen, 1.0)
+
+
+def _borrow(statistic: torch.Tensor, seen: torch.Tensor, fallback: float) -> torch.Tensor:
+    """Give channels that are not seen the mean over those that are; all (B, 1, C)."""
+    count = seen.sum(-1, keepdim=True)
+    mean = torch.where(count > 0, (statistic * seen).sum(-1, keepdim=True) / count.clamp(min=1), fallback)
+    return torch.where(seen, statistic, mean)
 
 
 def masked_squared_error(

@@ -250,6 +250,7 @@ def parameter_groups(
     embeddings_factor = min(EMBEDDINGS_FACTOR, factors[0] * options.layer_decay) if options.layer_decay < 1 else 1.0
     modules = [(encoder.embeddings, embeddings_factor), *zip(encoder.layers, factors, strict=True)]
     groups = [{"params": list(module.parameters()), "lr": learning_rate * factor} for module, factor in modules]
+    groups[-1]["params"] += encoder.norm.parameters()  # which reads the last layer
     head = [model.pooling_query, *model.classifier.parameters()]
     groups.append({"params": head, "lr": options.head_learning_rate})
     return [group for group in groups if group["params"][0].requires_grad]

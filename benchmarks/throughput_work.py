@@ -45,13 +45,16 @@ class Work:
 def training_flop(config: NeurtConfig, frames: int) -> float:
     """FLOP of training on one window: the encoder layers' matrix products, backward counted as two forwards.
 
-    3 L (8 T D² + 4 T D F + 4 T² D): four projections, two products of the feed-forward, scores and their use. Left
-    out is what is small (embedding, read-out, normalisation: 0.1 % at the default sizes) and what fused
-    attention computes twice. 4.03 GFLOP at 512 frames and the default sizes.
+    3 L (8 T D² + 4 T D F + 4 T² D): four projections, two products of the feed-forward, scores and their use; and an
+    input convolution's 8 T C D K, to whose input no gradient flows. Left out is what is small (embedding, read-out,
+    normalisation: 0.1 % at the default sizes) and what fused attention computes twice. 4.05 GFLOP at 512 frames and
+    the default sizes.
     """
     width, inner = config.hidden_size, config.intermediate_size
     layer = 8 * frames * width**2 + 4 * frames * width * inner + 4 * frames**2 * width
-    return 3.0 * config.num_hidden_layers * layer
+    kernel_size = config.input_kernel_size if config.input_kernel_size > 1 else 0
+    convolution = 8 * frames * config.num_channels * width * kernel_size
+    return 3.0 * config.num_hidden_layers * layer + convolution
 
 
 def make_batch(windows: int, frames: int, device: str = "cpu") -> dict[str, torch.Tensor]:

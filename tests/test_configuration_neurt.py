@@ -19,6 +19,10 @@ from neurt import NeurtConfig
         ({"readout_position": "middle"}, "expected readout_position among feed_forward, attention"),
         ({"fill": "cubic"}, "expected fill among zero, linear"),
         ({"fill": "zero", "predict_correction": True}, 'expected fill "linear" with predict_correction'),
+        ({"input_kernel_size": 4}, "expected an odd input_kernel_size, got 4"),
+        ({"position_embedding_type": "absolute"}, "expected position_embedding_type among learned, rotary"),
+        ({"rope_theta": 0.0}, "rope_theta above 0"),
+        ({"hidden_size": 12, "num_attention_heads": 4}, "even hidden_size / num_attention_heads for rotary .*got 3"),
         ({"hidden_size": "128"}, "hidden_size"),
     ],
 )

@@ -5,16 +5,21 @@ import copy
 import pytest
 import torch
 from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
+from neurt.modeling_neurt import NeurtLayer, NeurtRotaryEmbedding, rotate
 from neurt.signal_neurt import fill_linearly, visible_center_and_scale
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS = [NeurtModel, NeurtForMaskedSignalModeling, NeurtForSequenceClassification]
+ORIGINAL_OPTIONS = ("norm_first", "position_embedding_type", "input_kernel_size", "fill", "use_mask_token")
+ORIGINAL_OPTIONS += ("use_mask_indicator", "standardize_windows", "predict_correction", "use_sampling_rate")
 VARIANTS = {
     "default": {},
     "mask token": {"fill": "zero", "predict_correction": False, "standardize_windows": False},
     "standardised": {"fill": "zero", "predict_correction": False},
     "filled": {"predict_correction": False, "standardize_windows": False, "use_mask_indicator": False},
     "attention read-out": {"readout_position": "attention", "readout": "sum", "share_layers": True},
+    "original": {name: getattr(NeurtConfig.original(), name) for name in ORIGINAL_OPTIONS},
+    "norm last": {"norm_first": False, "position_embedding_type": "learned"},
     "embedding norm": {"embedding_norm": True, "use_mask_token": False},
 }
 
@@ -139,14 +144,58 @@ def test_hidden_states_and_attentions_of_every_layer_are_recorded(cls, share_lay
     assert not torch.equal(output.attentions[0], output.attentions[2])
 
 
-def test_read_outs_are_the_sums_or_the_last_of_the_layers_outputs():
+@pytest.mark.parametrize("norm_first", [False, True])
+def test_read_outs_are_the_sums_or_the_last_of_the_layers_outputs(norm_first):
     values = windows()
-    model = make(NeurtModel, readout="sum")
-    output = model(input_values=values, output_hidden_states=True)
-    torch.testing.assert_close(output.embeddings, sum(output.hidden_states[1:]))
-    assert torch.equal(output.last_hidden_state, output.hidden_states[-1])
+    model = make(NeurtModel, readout="sum", norm_first=norm_first)
+    layers = []
+    for layer in model.layers:
+        layer.register_forward_hook(lambda module, inputs, output: layers.append(output[0]))
+    output = model(input_values=values)
+    normed = model.norm if norm_first else lambda states: states
+    torch.testing.assert_close(output.embeddings, normed(sum(layers)))
+    assert torch.equal(output.last_hidden_state, normed(layers[-1]))
     model.config.readout = "last"
-    assert torch.equal(model(input_values=values).embeddings, output.hidden_states[-1])
+    assert torch.equal(model(input_values=values).embeddings, output.last_hidden_state)
+
+
+def test_layers_that_add_nothing_return_their_input_where_the_norm_comes_first_and_its_norm_where_it_comes_last():
+    states = torch.randn(2, 7, 16, generator=torch.Generator().manual_seed(3))
+    for norm_first in (True, False):
+        layer = NeurtLayer(NeurtConfig(**SMALL, norm_first=norm_first, position_embedding_type="learned"))
+        for module in (layer.attention.o_proj, layer.mlp.fc2):
+            torch.nn.init.zeros_(module.weight)
+            torch.nn.init.zeros_(module.bias)
+        layer.config._attn_implementation = "eager"
+        expected = states if norm_first else torch.nn.functional.layer_norm(states, (16,), eps=1e-12)
+        torch.testing.assert_close(layer(states)[0], expected)
+
+
+def test_rotary_angles_multiply_complex_numbers_and_only_distances_between_frames_count():
+    config = NeurtConfig(**SMALL, rope_theta=100.0)
+    cos, sin = NeurtRotaryEmbedding(config)(12, torch.device("cpu"))
+    # Heads of four numbers hold two complex ones, which turn by 1 and by 100 ** -(1/2) = 0.1 a frame.
+    query, key = torch.randn(2, 1, 1, 12, 4, generator=torch.Generator().manual_seed(3))
+    turned = rotate(query, cos, sin)
+    numbers = torch.complex(query[..., :2], query[..., 2:])
+    angles = torch.arange(12.0).view(-1, 1) * torch.tensor([1.0, 0.1])
+    expected = numbers * torch.exp(1j * angles)
+    torch.testing.assert_close(torch.complex(turned[..., :2], turned[..., 2:]), expected)
+    same = torch.ones(1, 1, 12, 1)
+    scores = rotate(query[:, :, :1] * same, cos, sin) @ rotate(key[:, :, :1] * same, cos, sin).transpose(2, 3)
+    for distance in (-3, 0, 5):
+        diagonal = scores[0, 0].diagonal(distance)
+        torch.testing.assert_close(diagonal, diagonal[:1].expand_as(diagonal))
+
+
+def test_the_input_convolution_joins_as_many_frames_as_it_says():
+    embeddings = make(input_kernel_size=5).neurt.embeddings
+    values, hidden = windows(batch=1), torch.zeros(1, 20, 5, dtype=torch.bool)
+    level = torch.zeros(1, 1, 5), torch.ones(1, 1, 5)
+    changed = values.clone()
+    changed[0, 10, 0] += 1
+    difference = (embeddings(changed, hidden, *level) - embeddings(values, hidden, *level)).abs().sum(-1)[0]
+    assert difference.nonzero().flatten().tolist() == [8, 9, 10, 11, 12]
 
 
 @pytest.mark.parametrize("cls", MODELS)
@@ -297,8 +346,13 @@ def test_center_and_scale_are_taken_over_visible_values_with_stated_fallbacks():
     values = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 0.0], [0.0, 5.0, 0.0]]).view(1, 3, 3)
     visible = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 0]]).bool().view(1, 3, 3)
     center, scale = visible_center_and_scale(values, visible)
-    assert center.flatten().tolist() == [2, 5, 0]
-    assert scale.flatten().tolist() == [1, 1, 1]  # deviation 1; constant; nothing visible
+    # A deviation of 1 and 0.02 in quadrature; a constant; nothing visible, hence the mean of the others.
+    first, second = 1.0004**0.5, 0.02
+    assert center.flatten().tolist() == [2, 5, 3.5]
+    assert scale.flatten().tolist() == pytest.approx([first, second, (first + second) / 2])
+    center, scale = visible_center_and_scale(values, torch.zeros_like(visible))
+    assert center.flatten().tolist() == [0, 0, 0]
+    assert scale.flatten().tolist() == [1, 1, 1]
 
 
 def test_an_untrained_model_that_predicts_corrections_interpolates():
