@@ -14,7 +14,7 @@ from transformers import PreTrainedModel
 from .loading import save_quietly
 from .processing_neurt import NeurtProcessor
 from .summary import write_summary
-from .training_data import PARTS, TrainingData
+from .training.data import PARTS, TrainingData
 
 
 @dataclass(frozen=True)

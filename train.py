@@ -33,20 +33,20 @@ from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
 
 from .baselines import beside_simple_statistics
-from .checkpoints import last_checkpoint
 from .configuration_neurt import NeurtConfig
 from .dataset_scripts.parquet_build import read_build
 from .evaluation import ClassificationScores, evaluate_classification, evaluate_reconstruction, reconstruction_examples
 from .loading import load_processor, load_quietly, read_config
 from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
-from .non_finite_losses import not_finite, windows_to_blame
 from .processing_neurt import NeurtProcessor
 from .release import Release
-from .training_batches import inputs_and_labels, num_scored
-from .training_data import TrainingData, describe_training, open_data
-from .training_loop import fit
-from .training_options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
+from .training.batches import inputs_and_labels, num_scored
+from .training.checkpoints import last_checkpoint
+from .training.data import TrainingData, describe_training, open_data
+from .training.loop import fit
+from .training.non_finite_losses import not_finite, windows_to_blame
+from .training.options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
 
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
 EMBEDDINGS_FACTOR = 0.512

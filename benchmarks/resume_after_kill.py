@@ -23,9 +23,9 @@ import numpy as np
 import torch
 from measurement import markdown_table, publish
 from neurt import NeurtConfig
-from neurt.checkpoints import last_checkpoint
 from neurt.dataset_scripts.simulate import write_study
 from neurt.dataset_scripts.simulation_config import SimulationConfig
+from neurt.training.checkpoints import last_checkpoint
 from safetensors.torch import load_file
 
 OPTIONS = ["--epochs", 25, "--batch-size", 16, "--checkpoint-every", 1, "--validation-fraction", 0.1]

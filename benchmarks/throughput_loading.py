@@ -7,8 +7,8 @@ from measurement import interleaved_times
 from neurt import MaskedSignalCollator, NeurtProcessor
 from neurt.dataset_scripts.recording import Recording
 from neurt.dataset_scripts.windows import WindowDataset
-from neurt.training_batches import inputs_and_labels, load_batches
-from neurt.training_options import TrainingOptions
+from neurt.training.batches import inputs_and_labels, load_batches
+from neurt.training.options import TrainingOptions
 from throughput_work import SAMPLING_RATE, Work, make_model, make_step
 from torch.utils.data import DataLoader
 

@@ -7,7 +7,7 @@ from typing import Annotated, Any
 
 import typer
 
-from ..training_options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
+from ..training.options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
 from .options import Seed, chosen, task_weights, with_flags
 
 _Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]

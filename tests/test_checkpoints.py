@@ -4,7 +4,7 @@ import re
 
 import pytest
 import torch
-from neurt import checkpoints
+from neurt.training import checkpoints
 from tiny_training import Interrupted, assert_same, interrupt_after, train
 
 

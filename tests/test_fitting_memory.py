@@ -3,10 +3,10 @@
 import pytest
 import torch
 from neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
-from neurt.fitting_memory import fitting_pieces
 from neurt.masking import collate_windows
-from neurt.training_loop import fit
-from neurt.training_options import TrainingOptions
+from neurt.training.fitting_memory import fitting_pieces
+from neurt.training.loop import fit
+from neurt.training.options import TrainingOptions
 from tiny_training import Windows, largest_difference, train
 
 

@@ -3,7 +3,7 @@
 import pytest
 from neurt import NeurtConfig, NeurtForSequenceClassification
 from neurt.train import parameter_groups
-from neurt.training_options import FinetuneOptions
+from neurt.training.options import FinetuneOptions
 
 
 def learning_rates(model, **finetuning):

@@ -2,7 +2,7 @@
 
 import pytest
 import torch
-from neurt.non_finite_losses import not_finite, windows_to_blame
+from neurt.training.non_finite_losses import not_finite, windows_to_blame
 from tiny_training import Windows, train
 
 

@@ -14,9 +14,7 @@ from neurt import (
     NeurtForMaskedSignalModeling,
     NeurtForSequenceClassification,
     NeurtProcessor,
-    training_loop,
 )
-from neurt.checkpoints import last_checkpoint
 from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.splits import split_recordings
 from neurt.train import (
@@ -29,6 +27,8 @@ from neurt.train import (
     pretraining_model,
     window_processor,
 )
+from neurt.training import loop as training_loop
+from neurt.training.checkpoints import last_checkpoint
 from safetensors.torch import load_file
 
 HELD_OUT = ("sim005", "sim006")

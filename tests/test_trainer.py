@@ -8,15 +8,15 @@ from neurt import (
     NeurtForMaskedSignalModeling,
     NeurtForSequenceClassification,
     NeurtProcessor,
-    training_loop,
 )
 from neurt.dataset_scripts.parquet_build import read_build
 from neurt.dataset_scripts.windows import WindowDataset
 from neurt.masking import HIDDEN_CHANNELS, MASK_TASKS, collate_windows, model_inputs
 from neurt.train import TrainingOptions
-from neurt.trainer_callbacks import SetEpoch
-from neurt.training_batches import epoch_batches, inputs_and_labels
-from neurt.training_loop import fit
+from neurt.training import loop as training_loop
+from neurt.training.batches import epoch_batches, inputs_and_labels
+from neurt.training.loop import fit
+from neurt.training.trainer_callbacks import SetEpoch
 from torch.utils.data import SequentialSampler, Subset
 from transformers import Trainer, TrainingArguments
 

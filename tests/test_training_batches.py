@@ -2,7 +2,7 @@
 
 import numpy as np
 import torch
-from neurt.training_batches import cut_batch, epoch_batches, process_share
+from neurt.training.batches import cut_batch, epoch_batches, process_share
 
 
 def test_an_epoch_meets_every_window_once_and_each_epoch_has_its_own_order():

@@ -4,7 +4,7 @@ from dataclasses import replace
 
 from neurt import NeurtProcessor
 from neurt.dataset_scripts.parquet_build import read_build
-from neurt.training_data import describe_training
+from neurt.training.data import describe_training
 
 
 def test_a_model_trained_on_many_frame_rates_expects_none(build):

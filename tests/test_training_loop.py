@@ -8,7 +8,7 @@ import torch
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
 from neurt import MaskedSignalCollator
 from neurt.masking import MASK_TASKS
-from neurt.training_batches import epoch_batches
+from neurt.training.batches import epoch_batches
 from safetensors.torch import load_file
 from tiny_training import Windows, assert_same, largest_difference, train
 
@@ -172,7 +172,7 @@ def test_trackers_are_told_the_options_each_loss_and_the_end(tmp_path, tiny_mode
 
 
 def test_a_tracker_whose_package_is_not_there_is_refused_by_name(tmp_path, tiny_model, monkeypatch):
-    monkeypatch.setattr("neurt.training_loop.get_available_trackers", lambda: [])
+    monkeypatch.setattr("neurt.training.loop.get_available_trackers", lambda: [])
     with pytest.raises(ValueError, match="the package of the tracker wandb, got none; pip install wandb"):
         train(tiny_model(), tmp_path / "run", log_with=("wandb",))
     with pytest.raises(ValueError, match="Unsupported logging capability: diary"):

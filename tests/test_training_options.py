@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from neurt.training_options import FinetuneOptions, PretrainOptions, SplitOptions
+from neurt.training.options import FinetuneOptions, PretrainOptions, SplitOptions
 
 
 @pytest.mark.parametrize(

@@ -1,8 +1,8 @@
 """The average of the weights is what its formula says, and what is validated and kept."""
 
 import torch
-from neurt import training_loop
-from neurt.weight_average import WeightAverage
+from neurt.training import loop as training_loop
+from neurt.training.weight_average import WeightAverage
 from tiny_training import train
 
 

@@ -5,11 +5,12 @@ import json
 import numpy as np
 import pytest
 import torch
-from neurt import NeurtProcessor, training_loop
+from neurt import NeurtProcessor
 from neurt.dataset_scripts.parquet_build import read_build
 from neurt.dataset_scripts.windows import WindowDataset
+from neurt.dataset_scripts.windows_on_disk import StoredWindowDataset, on_disk
 from neurt.train import SplitOptions, TrainingOptions, pretrain
-from neurt.windows_on_disk import StoredWindowDataset, on_disk
+from neurt.training import loop as training_loop
 from safetensors.torch import load_file
 
 PROCESSOR = NeurtProcessor(window_length=40)

@@ -2,9 +2,10 @@
 
 import numpy as np
 import torch
-from neurt import MaskedSignalCollator, training_loop
-from neurt.training_loop import fit
-from neurt.training_options import TrainingOptions
+from neurt import MaskedSignalCollator
+from neurt.training import loop as training_loop
+from neurt.training.loop import fit
+from neurt.training.options import TrainingOptions
 from torch.utils.data import Dataset
 
 

@@ -13,9 +13,9 @@ from accelerate import Accelerator
 from torch.optim.lr_scheduler import LRScheduler
 from transformers import PreTrainedModel
 
-from .loading import load_quietly, save_quietly
+from ..loading import load_quietly, save_quietly
+from ..writing_aside import folder_aside
 from .weight_average import WeightAverage
-from .writing_aside import folder_aside
 
 LOGS = "logs"  # what trackers write beside the checkpoints
 

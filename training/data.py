@@ -9,14 +9,14 @@ from typing import Any
 import numpy as np
 from torch.utils.data import Subset
 
-from .dataset_scripts.build_manifest import read_manifest
-from .dataset_scripts.parquet_rows import read_recording
-from .dataset_scripts.recording import SIMULATED, Recording
-from .dataset_scripts.windows import WindowDataset
-from .processing_neurt import NeurtProcessor
-from .splits import Split, check_disjoint, label_of, split_recordings
-from .training_options import SplitOptions
-from .windows_on_disk import StoredWindowDataset
+from ..dataset_scripts.build_manifest import read_manifest
+from ..dataset_scripts.parquet_rows import read_recording
+from ..dataset_scripts.recording import SIMULATED, Recording
+from ..dataset_scripts.windows import WindowDataset
+from ..dataset_scripts.windows_on_disk import StoredWindowDataset
+from ..processing_neurt import NeurtProcessor
+from ..splits import Split, check_disjoint, label_of, split_recordings
+from .options import SplitOptions
 
 PARTS = ("train", "validation", "test")
 

@@ -20,11 +20,11 @@ from torch.utils.data import Dataset
 from tqdm import tqdm
 from transformers import PreTrainedModel, get_scheduler
 
+from .batches import check_batches, cut_batch, inputs_and_labels, load_batches, num_scored
 from .checkpoints import LOGS, Checkpoints, Progress
 from .fitting_memory import fitting_pieces
 from .non_finite_losses import not_finite, windows_to_blame
-from .training_batches import check_batches, cut_batch, inputs_and_labels, load_batches, num_scored
-from .training_options import TrainingOptions
+from .options import TrainingOptions
 from .weight_average import WeightAverage
 
 

@@ -7,7 +7,7 @@ from typing import Any
 from accelerate.utils import find_executable_batch_size
 from transformers.utils import logging
 
-from .training_batches import cut_batch
+from .batches import cut_batch
 
 logger = logging.get_logger(__name__)
 

@@ -9,9 +9,9 @@ import torch
 from accelerate import Accelerator
 from torch.utils.data import DataLoader, Dataset
 
-from .masking import model_inputs
-from .modeling_neurt import NeurtForMaskedSignalModeling
-from .training_options import TrainingOptions
+from ..masking import model_inputs
+from ..modeling_neurt import NeurtForMaskedSignalModeling
+from .options import TrainingOptions
 
 
 def epoch_batches(num_windows: int, batch_size: int, seed: int, epoch: int) -> np.ndarray:

@@ -12,10 +12,10 @@ from pathlib import Path
 
 import numpy as np
 
-from .dataset_scripts.recording import Recording
-from .dataset_scripts.windows import RecordingWindows, WindowDataset
-from .processing_neurt import NeurtProcessor
-from .writing_aside import file_aside
+from ..processing_neurt import NeurtProcessor
+from ..writing_aside import file_aside
+from .recording import Recording
+from .windows import RecordingWindows, WindowDataset
 
 
 class StoredWindowDataset(WindowDataset):

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 
-from .training_batches import cut_batch
+from .batches import cut_batch
 
 MOST_NAMED = 3
 

@@ -1,0 +1,1 @@
+"""The engine: options, data, batches, the loop and its checkpoints."""
