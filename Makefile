@@ -6,7 +6,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 
-.PHONY: install demo test lint benchmarks clean
+.PHONY: install demo weights test lint benchmarks clean
 
 install: $(STAMP)
 
@@ -19,6 +19,18 @@ $(STAMP): setup.cfg pyproject.toml
 demo: install
 	$(BIN)/neurt demo --output demo_output
 
+# The shipped weights, from simulated recordings alone; under two hours on two cores. Interrupted, it goes on. On GPUs:
+# make weights LAUNCH="$(BIN)/accelerate launch -m neurt.train" PRECISION=bf16
+LAUNCH ?= $(BIN)/neurt
+PRECISION ?= no
+TASKS := --task span=16 --task neuron=1 --task near=0.5 --task far=0.5 --task population=0.5 --task forecast=2
+
+weights: install
+	test -d weights/corpus || $(BIN)/neurt simulate-corpus --recordings 5000 --seed 1 --output weights/corpus
+	$(LAUNCH) pretrain weights/corpus --output weights/model --resume --seed 1 $(TASKS) --test corpus00 \
+	    --validation-fraction 0.02 --epochs 1 --batch-size 32 --mixed-precision $(PRECISION)
+	cp weights/model/config.json weights/model/model.safetensors weights/model/processor_config.json .
+
 test: install lint
 	$(BIN)/python -m pytest tests
 
@@ -29,9 +41,12 @@ lint: install
 benchmarks: install
 	$(BIN)/python benchmarks/neighbour_channels.py
 	$(BIN)/python benchmarks/throughput.py
+	$(BIN)/python benchmarks/reconstruction.py
+	$(BIN)/python benchmarks/architecture_trials.py
+	$(BIN)/python benchmarks/resume_after_kill.py
 	$(BIN)/python benchmarks/planted_groups.py
 	$(BIN)/python benchmarks/build_microns.py
 	$(BIN)/python benchmarks/window_stream.py
 
 clean:
-	rm -rf $(VENV) demo_output build dist *.egg-info
+	rm -rf $(VENV) demo_output weights build dist *.egg-info

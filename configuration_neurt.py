@@ -65,7 +65,10 @@ class NeurtConfig(PreTrainedConfig):
             which the encoder is told beside; reconstructions are returned in the scale of `input_values`.
         use_sampling_rate: Tell the encoder how many octaves a recording's rate lies above `default_sampling_rate`.
         default_sampling_rate: Rate in Hz that is taken where none is given.
-        predict_correction: Decode a correction to the filled values instead of the values; needs `fill="linear"`.
+        predict_correction: Decode a correction to the filled values instead of the values, in units of how rough the
+            channel is; needs `fill="linear"` and `standardize_windows`.
+        relative_loss: Divide errors by that of the filled values in the same window and channel, so that smooth and
+            noisy recordings count alike; the plain mean squared error otherwise.
         pretraining_subjects: Animals that pretraining has seen; an evaluation that meets one of them says so.
 
     Example:
@@ -99,6 +102,7 @@ class NeurtConfig(PreTrainedConfig):
     fill: str = "linear"
     standardize_windows: bool = True
     predict_correction: bool = True
+    relative_loss: bool = True
     use_sampling_rate: bool = True
     default_sampling_rate: float = 8.0
     pretraining_subjects: list[str] | None = None
@@ -123,6 +127,7 @@ class NeurtConfig(PreTrainedConfig):
             "fill": "zero",
             "standardize_windows": False,
             "predict_correction": False,
+            "relative_loss": False,
             "use_sampling_rate": False,
         }
         return cls(**{**original, **overrides})
@@ -153,8 +158,11 @@ class NeurtConfig(PreTrainedConfig):
                 "expected an even hidden_size / num_attention_heads for rotary positions, got "
                 f"{self.hidden_size // self.num_attention_heads}"
             )
-        if self.predict_correction and self.fill != "linear":
-            raise ValueError(f'expected fill "linear" with predict_correction, got {self.fill!r}')
+        if self.predict_correction and not (self.fill == "linear" and self.standardize_windows):
+            raise ValueError(
+                'expected fill "linear" and standardize_windows with predict_correction, got '
+                f"{self.fill!r} and {self.standardize_windows}"
+            )
 
 
 NeurtConfig.register_for_auto_class()

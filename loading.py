@@ -14,7 +14,21 @@ from transformers.utils import logging
 from .configuration_neurt import NeurtConfig
 from .processing_neurt import NeurtProcessor
 
+# The root of the repository, or what of it an installed package holds.
+_SHIPPED = Path(__file__).parent
+
 _HUB_NAME = re.compile(r"[\w.-]+/[\w.-]+")
+
+
+def shipped_model() -> Path:
+    """The folder of the weights that came with the package.
+
+    Raises:
+        ValueError: If none did.
+    """
+    if not (_SHIPPED / "model.safetensors").is_file():
+        raise ValueError(f"expected weights in {_SHIPPED}, got none; pass --model, or make them with make weights")
+    return _SHIPPED
 
 
 def load_config(model: str | Path) -> NeurtConfig:

@@ -33,13 +33,16 @@ def fill_linearly(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
     return torch.lerp(values.gather(1, left), values.gather(1, right), share.to(values.dtype))
 
 
-# Added in quadrature to every standard deviation, so that what is silent while visible is not divided by nothing: a
-# fiftieth of the range that min-max scaling gives a trace.
-SMALLEST_SCALE = 0.02
+# What a standard deviation is at least: a share of that of the window's most variable channel, and a thousandth of the
+# range that min-max scaling gives a trace. So what is silent while visible is not divided by nothing.
+SMALLEST_SHARE, SMALLEST_SCALE = 0.1, 0.001
+# Interpolation that is nearly right by chance must not weigh without limit.
+SMALLEST_ERROR_SHARE, SMALLEST_ERROR = 0.1, 0.003
+SMALLEST_ROUGHNESS = 0.01
 
 
 def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
-    """Mean of each channel over visible frames, and their standard deviation, (B, 1, C) each.
+    """Mean of each channel over visible frames, and their standard deviation, (B, 1, C) each, never quite 0.
 
     A channel without a visible frame takes the mean center and scale of the channels that have one, or 0 and 1 where
     none has.
@@ -50,8 +53,9 @@ def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tup
     """
     count = visible.sum(1, keepdim=True).clamp(min=1)
     center = values.sum(1, keepdim=True) / count
-    deviations = torch.where(visible, values - center, 0.0)
-    scale = (deviations.square().sum(1, keepdim=True) / count + SMALLEST_SCALE**2).sqrt()
+    variance = torch.where(visible, values - center, 0.0).square().sum(1, keepdim=True) / count
+    smallest = SMALLEST_SHARE**2 * variance.amax(-1, keepdim=True) + SMALLEST_SCALE**2
+    scale = (variance + smallest).sqrt()
     seen = visible.any(1, keepdim=True)
     return _borrow(center, seen, 0.0), _borrow(scale, seen, 1.0)
 
@@ -63,14 +67,57 @@ def _borrow(statistic: torch.Tensor, seen: torch.Tensor, fallback: float) -> tor
     return torch.where(seen, statistic, mean)
 
 
+def visible_roughness(values: torch.Tensor, visible: torch.Tensor) -> torch.Tensor:
+    """How far a frame lies from the mean of its two neighbours (RMS over visible triples), (B, 1, C).
+
+    1.2 for white noise of unit variance, near 0 where lines between visible frames are nearly right; 1 without a
+    visible triple.
+
+    Args:
+        values: (B, T, C), of unit variance.
+        visible: Bool (B, T, C).
+    """
+    triples = visible[:, :-2] & visible[:, 1:-1] & visible[:, 2:]
+    bends = values[:, 1:-1] - (values[:, :-2] + values[:, 2:]) / 2
+    count = triples.sum(1, keepdim=True)
+    mean = torch.where(triples, bends, 0.0).square().sum(1, keepdim=True) / count.clamp(min=1)
+    return torch.where(count > 0, mean.sqrt(), 1.0).clamp(min=SMALLEST_ROUGHNESS)
+
+
+def filling_error(
+    filled: torch.Tensor, targets: torch.Tensor, real: torch.Tensor, scored: torch.Tensor
+) -> torch.Tensor:
+    """RMS error of the filled values over scored frames, and at least a share of the channel's spread; (B, 1, C).
+
+    Args:
+        filled: (B, T, C).
+        targets: (B, T, C); NaN is left out.
+        real: Bool (B, T, C), False at padding.
+        scored: Bool (B, T, C).
+    """
+    real = real & ~targets.isnan()
+    values = torch.where(real, targets.float(), 0.0)
+    count = real.sum(1, keepdim=True).clamp(min=1)
+    center = values.sum(1, keepdim=True) / count
+    variance = torch.where(real, values - center, 0.0).square().sum(1, keepdim=True) / count
+    errors = torch.where(scored, filled - values, 0.0).square().sum(1, keepdim=True)
+    errors = errors / scored.sum(1, keepdim=True).clamp(min=1)
+    return (torch.maximum(errors, SMALLEST_ERROR_SHARE**2 * variance) + SMALLEST_ERROR**2).sqrt()
+
+
 def masked_squared_error(
     reconstruction: torch.Tensor,
     targets: torch.Tensor,
     scored: torch.Tensor,
     num_items: torch.Tensor | int | None = None,
+    unit: torch.Tensor | float = 1.0,
 ) -> torch.Tensor:
-    """Sum of squared errors over `scored` positions divided by `num_items`, by default their number."""
-    errors = torch.where(scored, reconstruction.float() - targets.float(), 0.0)
+    """Sum of squared errors over `scored` positions divided by `num_items`, by default their number.
+
+    Args:
+        unit: What an error of 1 is: a number, or (B, 1, C).
+    """
+    errors = torch.where(scored, (reconstruction.float() - targets.float()) / unit, 0.0)
     if num_items is None:
         num_items = scored.sum().clamp(min=1)
     return errors.square().sum() / num_items

@@ -12,6 +12,7 @@ from .options import Seed, chosen, task_weights, with_flags
 
 _Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
 _Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
+_Pretrained = Annotated[Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights")]
 _in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
 _Stride = Annotated[int | None, _in_windows(help="Frames between window starts.", show_default="the window length")]
@@ -108,8 +109,8 @@ def finetune(
     context: typer.Context,
     build: _Build,
     output: _Output,
-    model: Annotated[Path, typer.Option(help="Folder of the pretrained model.")],
     label: Annotated[str, typer.Option(help="Label to learn: a column of the build.")],
+    model: _Pretrained = None,
     window_stride: _Stride = None,
     missing_neighbours: _Missing = "error",
     resume: _Resume = False,
@@ -117,7 +118,9 @@ def finetune(
 ) -> None:
     """Fine-tune a pretrained model to tell groups of animals apart, and test on held-out animals."""
     from .. import train
+    from ..loading import shipped_model
 
+    model = model or shipped_model()
     results = train.finetune(
         build,
         output,
@@ -138,6 +141,9 @@ def evaluate(
     build: _Build,
     label: Annotated[str | None, typer.Option(help="Label to score a classifier on.")] = None,
     subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
+    task: Annotated[
+        str, typer.Option(help="What to hide: span, neuron, near, far, population or forecast; masked models only.")
+    ] = "span",
     missing_neighbours: _Missing = "error",
     seed: Seed = 0,
     output: Annotated[Path | None, typer.Option(help="JSON file to make with the scores.")] = None,
@@ -146,7 +152,14 @@ def evaluate(
     from ..inference import evaluate_model
 
     evaluation = evaluate_model(
-        model, build, subjects=subject, label=label, missing_neighbours=missing_neighbours, seed=seed, output=output
+        model,
+        build,
+        subjects=subject,
+        label=label,
+        task=task,
+        missing_neighbours=missing_neighbours,
+        seed=seed,
+        output=output,
     )
     for name, why in evaluation.skipped.items():
         print(f"skipped {name}: {why}")
@@ -157,27 +170,28 @@ def evaluate(
 
 
 _Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]
-_Pretrained = Annotated[Path, typer.Option(help="Folder of the model.")]
 
 
-def embed(build: _Build, output: _Rows, model: _Pretrained, missing_neighbours: _Missing = "error") -> None:
+def embed(build: _Build, output: _Rows, model: _Pretrained = None, missing_neighbours: _Missing = "error") -> None:
     """Write an embedding of each neuron's windows to Parquet."""
     from ..inference import embed
+    from ..loading import shipped_model
 
-    _print_counts(embed(model, build, output, missing_neighbours=missing_neighbours), output)
+    _print_counts(embed(model or shipped_model(), build, output, missing_neighbours=missing_neighbours), output)
 
 
 def reconstruct(
     build: _Build,
     output: _Rows,
-    model: _Pretrained,
+    model: _Pretrained = None,
     span: Annotated[int, typer.Option(help="Frames hidden together, 1 to 10.")] = 5,
     missing_neighbours: _Missing = "error",
 ) -> None:
     """Write each neuron's trace, and the trace predicted with each frame hidden in turn, to Parquet."""
     from ..inference import reconstruct
+    from ..loading import shipped_model
 
-    counts = reconstruct(model, build, output, span=span, missing_neighbours=missing_neighbours)
+    counts = reconstruct(model or shipped_model(), build, output, span=span, missing_neighbours=missing_neighbours)
     _print_counts(counts, output)
 
 

@@ -195,7 +195,8 @@ class WindowDataset(Dataset):
     def set_epoch(self, epoch: int):
         """Number the pass over the data; masks are drawn anew for each.
 
-        Accelerate's loaders, and so `Trainer`, call this on one process only: on several, masks repeat each epoch.
+        Accelerate's loaders, and so `Trainer`, call this on one process only; on several add the callback
+        `training.trainer_callbacks.SetEpoch`, or masks repeat each epoch.
         """
         self.epoch = epoch
 

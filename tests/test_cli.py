@@ -264,6 +264,24 @@ def test_evaluate_prints_baselines_says_simulated_and_names_animals_seen_in_pret
     assert code == 0 and "seen in pretraining" not in out
 
 
+@pytest.mark.parametrize("command", ["embed", "reconstruct"])
+def test_without_a_model_shipped_weights_serve(neurt, refused, pretrained, build, tmp_path, monkeypatch, command):
+    words = [command, build, "--output", tmp_path / "rows.parquet"]
+    monkeypatch.setattr("neurt.loading._SHIPPED", tmp_path)
+    assert refused(*words).startswith(f"expected weights in {tmp_path}, got none; pass --model")
+    monkeypatch.setattr("neurt.loading._SHIPPED", pretrained)
+    assert neurt(*words)[0] == 0
+    assert pq.read_metadata(tmp_path / "rows.parquet").num_rows > 0
+
+
+def test_evaluate_sets_the_task_and_its_baselines(neurt, pretrained, build, tmp_path, refused):
+    words = ["--task", "neuron", "--subject", "sim004", "--subject", "sim005", "--output", tmp_path / "scores.json"]
+    code, out, _ = neurt("evaluate", pretrained, build, *words)
+    assert code == 0 and "ridge" in out and "linear interpolation" not in out
+    assert json.loads((tmp_path / "scores.json").read_text())["task"] == "neuron"
+    assert "expected a task among span, neuron" in refused("evaluate", pretrained, build, "--task", "spans")
+
+
 def test_evaluate_scores_a_classifier_by_subject(neurt, classifier, build, tmp_path):
     words = ["--label", "group", "--subject", "sim005", "--subject", "sim006", "--output", tmp_path / "scores.json"]
     code, out, _ = neurt("evaluate", classifier, build, *words)

@@ -2,23 +2,29 @@
 
 import copy
 
+import numpy as np
 import pytest
 import torch
 from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
-from neurt.modeling_neurt import NeurtLayer, NeurtRotaryEmbedding, rotate
-from neurt.signal_neurt import fill_linearly, visible_center_and_scale
+from neurt.layers_neurt import NeurtLayer, NeurtRotaryEmbedding, rotate
+from neurt.signal_neurt import (
+    fill_linearly,
+    filling_error,
+    masked_squared_error,
+    visible_center_and_scale,
+    visible_roughness,
+)
 
 SMALL = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 2, "num_attention_heads": 4}
 MODELS = [NeurtModel, NeurtForMaskedSignalModeling, NeurtForSequenceClassification]
-ORIGINAL_OPTIONS = ("norm_first", "position_embedding_type", "input_kernel_size", "fill", "use_mask_token")
-ORIGINAL_OPTIONS += ("use_mask_indicator", "standardize_windows", "predict_correction", "use_sampling_rate")
+DEFAULT, ORIGINAL = NeurtConfig(), NeurtConfig.original()
 VARIANTS = {
     "default": {},
     "mask token": {"fill": "zero", "predict_correction": False, "standardize_windows": False},
     "standardised": {"fill": "zero", "predict_correction": False},
     "filled": {"predict_correction": False, "standardize_windows": False, "use_mask_indicator": False},
     "attention read-out": {"readout_position": "attention", "readout": "sum", "share_layers": True},
-    "original": {name: getattr(NeurtConfig.original(), name) for name in ORIGINAL_OPTIONS},
+    "original": {name: value for name, value in vars(ORIGINAL).items() if value != getattr(DEFAULT, name)},
     "norm last": {"norm_first": False, "position_embedding_type": "learned"},
     "embedding norm": {"embedding_norm": True, "use_mask_token": False},
 }
@@ -299,8 +305,8 @@ def test_the_input_embeddings_are_the_input_projection(cls):
     assert model.get_input_embeddings() is model.base_model.embeddings.input_projection
 
 
-def test_the_loss_is_the_mean_squared_error_over_hidden_real_values():
-    model, values, hidden = make(), windows(), mask()
+def test_the_plain_loss_is_the_mean_squared_error_over_hidden_real_values():
+    model, values, hidden = make(relative_loss=False), windows(), mask()
     attention_mask = torch.ones(3, 20).long()
     attention_mask[2, 15:] = 0
     output = model(input_values=values, bool_masked_pos=hidden, attention_mask=attention_mask)
@@ -309,8 +315,57 @@ def test_the_loss_is_the_mean_squared_error_over_hidden_real_values():
     torch.testing.assert_close(output.loss, expected)
 
 
+def test_the_relative_loss_of_a_model_that_only_fills_is_one_whatever_the_noise():
+    model = NeurtForMaskedSignalModeling(NeurtConfig(**SMALL)).eval()  # untrained, it interpolates
+    values, hidden = windows() * torch.tensor([1.0, 0.5, 2.0, 3.0, 0.4]), mask(share=0.5)
+    loss = model(input_values=values, bool_masked_pos=hidden).loss
+    assert loss.item() == pytest.approx(1, rel=0.01)  # but for what keeps the unit above 0
+
+
+def test_the_unit_of_the_relative_loss_is_the_error_of_filling_or_a_share_of_the_spread():
+    targets = torch.tensor([0.0, 1.0, 4.0, 3.0]).view(1, 4, 1).repeat(1, 1, 2)
+    filled = torch.tensor([[0.0, 1.0, 2.0, 3.0], [0.0, 1.0, 4.0, 3.0]]).T.unsqueeze(0)
+    real = scored = torch.ones(1, 4, 2, dtype=torch.bool)
+    scored = scored.clone()
+    scored[:, [0, 3]] = False
+    # Errors of 0 and 2 over the two scored frames; no error, hence a tenth of the standard deviation, the root of 2.5.
+    first, second = (2 + 9e-6) ** 0.5, (0.025 + 9e-6) ** 0.5
+    unit = filling_error(filled, targets, real, scored)
+    torch.testing.assert_close(unit, torch.tensor([first, second]).view(1, 1, 2))
+    torch.testing.assert_close(masked_squared_error(filled, targets, scored, unit=unit), torch.tensor(1 / first**2))
+
+
+def test_roughness_is_how_far_visible_frames_lie_from_the_mean_of_their_neighbours():
+    values = torch.tensor([0.0, 2.0, 0.0, 9.0, 0.0, 4.0, 0.0]).view(1, 7, 1)
+    visible = torch.tensor([1, 1, 1, 0, 1, 1, 1]).bool().view(1, 7, 1)
+    # Two visible triples, 2 and 4 above their neighbours.
+    torch.testing.assert_close(visible_roughness(values, visible), torch.full((1, 1, 1), 10**0.5))
+    assert visible_roughness(values, torch.zeros_like(visible)).item() == 1
+    assert visible_roughness(torch.arange(7.0).view(1, 7, 1), torch.ones_like(visible)).item() == pytest.approx(0.01)
+
+
+def test_corrections_are_small_where_lines_are_nearly_right():
+    model = make()
+    model.decoder.weight.data.zero_()
+    model.decoder.bias.data.fill_(1.0)
+    phase = torch.linspace(0, 6.28, 60)
+    hidden = torch.zeros(1, 60, 5, dtype=torch.bool)
+    hidden[:, 30] = True
+    size = {}
+    for name, period in (("slow", 1), ("fast", 15)):
+        values = torch.sin(period * phase).view(1, -1, 1).repeat(1, 1, 5)
+        filled = fill_linearly(values.masked_fill(hidden, 0), ~hidden)
+        correction = (model(input_values=values, bool_masked_pos=hidden).reconstruction - filled)[0, 30, 0]
+        # (sin(x + d) + sin(x - d)) / 2 = sin(x) cos(d): a frame lies 1 - cos(d) of itself from its neighbours' mean.
+        bend = 1 - np.cos(period * 6.28 / 59)
+        size[name] = correction.item() / max(bend, 0.01) ** 0.5
+    # In units of the root of spread times roughness, where the spread is the sine's, the root of a half.
+    assert size["slow"] == pytest.approx(size["fast"], rel=0.1)
+    assert size["fast"] == pytest.approx(0.5**0.5, rel=0.05)
+
+
 def test_labels_replace_the_target_and_nan_is_never_scored():
-    model, values, hidden = make(), windows(), mask(channels=5)
+    model, values, hidden = make(relative_loss=False), windows(), mask(channels=5)
     labels = values + 1
     labels[..., 3:] = float("nan")
     output = model(input_values=values, bool_masked_pos=hidden, labels=labels)
@@ -346,8 +401,9 @@ def test_center_and_scale_are_taken_over_visible_values_with_stated_fallbacks():
     values = torch.tensor([[1.0, 5.0, 0.0], [3.0, 5.0, 0.0], [0.0, 5.0, 0.0]]).view(1, 3, 3)
     visible = torch.tensor([[1, 1, 0], [1, 1, 0], [0, 1, 0]]).bool().view(1, 3, 3)
     center, scale = visible_center_and_scale(values, visible)
-    # A deviation of 1 and 0.02 in quadrature; a constant; nothing visible, hence the mean of the others.
-    first, second = 1.0004**0.5, 0.02
+    # In quadrature a deviation of 1 or 0, a tenth of the largest, which is 1, and 0.001; nothing visible, hence the
+    # mean of the others.
+    first, second = (1 + 0.01 + 1e-6) ** 0.5, (0 + 0.01 + 1e-6) ** 0.5
     assert center.flatten().tolist() == [2, 5, 3.5]
     assert scale.flatten().tolist() == pytest.approx([first, second, (first + second) / 2])
     center, scale = visible_center_and_scale(values, torch.zeros_like(visible))

@@ -1,0 +1,188 @@
+"""Which options of the architecture pay: each trained alike on the simulated corpus, scored on real recordings.
+
+    python benchmarks/architecture_trials.py [--steps 600] [--output benchmarks/results/architecture_trials.md]
+
+Every variant starts from the same seed and sees the same windows with the same frames hidden in the same order, on the
+same number of steps; none sees a real recording. Scores are squared errors over those of linear interpolation on the
+same hidden frames (spans of 1 to 10), and R² of whole channels that were hidden.
+"""
+
+import argparse
+import json
+import math
+import time
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from measurement import machine, markdown_table
+from neurt.configuration_neurt import NeurtConfig
+from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
+from neurt.dataset_scripts.windows import WindowDataset
+from neurt.masking import MaskedSignalCollator, model_inputs
+from neurt.modeling_neurt import NeurtForMaskedSignalModeling
+from neurt.processing_neurt import CHANNELS, NeurtProcessor
+from neurt.signal_neurt import expand_mask_to_channels, fill_linearly
+from real_sets import SETS, real_sets
+from transformers import get_cosine_schedule_with_warmup, set_seed
+
+# As in the Makefile, for the shipped weights.
+MIXTURE = {"span": 16, "neuron": 1, "near": 0.5, "far": 0.5, "population": 0.5, "forecast": 2}
+WHOLE_CHANNEL = ("neuron", "population", "forecast")
+FRAMES, BATCH_SIZE = 128, 32
+LEARNING_RATE = 1e-3
+RECORDINGS_PER_SET, WINDOWS_PER_SET = 24, 384
+ORIGINAL, DEFAULT = NeurtConfig.original(), NeurtConfig()
+STEPS = (
+    ("original", {}),
+    ("+ mask token and indicator", {"use_mask_token": True, "use_mask_indicator": True}),
+    ("+ linear filling", {"fill": "linear"}),
+    ("+ standardised windows", {"standardize_windows": True}),
+    ("+ correction", {"predict_correction": True}),
+    ("+ relative loss", {"relative_loss": True}),
+    ("+ sampling rate", {"use_sampling_rate": True}),
+    ("+ norm first", {"norm_first": True}),
+    ("+ rotary positions", {"position_embedding_type": "rotary"}),
+    ("+ input convolution", {"input_kernel_size": 9}),
+)
+BRANCHES = (
+    ("without mask token", {"use_mask_token": False}),
+    ("without mask indicator", {"use_mask_indicator": False}),
+    ("without correction", {"predict_correction": False}),
+    ("without relative loss", {"relative_loss": False}),
+    ("without sampling rate", {"use_sampling_rate": False}),
+    ("norm last", {"norm_first": False}),
+    ("learned positions", {"position_embedding_type": "learned"}),
+    ("convolution over 17 frames", {"input_kernel_size": 17}),
+    ("GELU", {"hidden_act": "gelu"}),
+)
+
+
+def variants() -> dict[str, dict[str, Any]]:
+    """Settings of each: the steps add up to the default; the branches each change one thing of it."""
+    settings = {name: value for name, value in vars(ORIGINAL).items() if value != getattr(DEFAULT, name)}
+    chosen = {}
+    for name, step in STEPS:
+        settings = {**settings, **step}
+        chosen[name] = settings
+    return chosen | {f"all, {name}": {**settings, **branch} for name, branch in BRANCHES}
+
+
+def training_batches(steps: int, seed: int, tasks: dict[str, float]) -> list[dict[str, torch.Tensor]]:
+    """Batches of the corpus, in order; every recording gives about as many windows."""
+    rng = np.random.default_rng(seed)
+    dataset = WindowDataset(simulate_corpus(CorpusConfig(recordings=max(steps // 2, 40), seed=seed)), NeurtProcessor())
+    collate = MaskedSignalCollator(seed, tasks=tasks)
+    draws = rng.choice(len(dataset), (steps, BATCH_SIZE), replace=steps * BATCH_SIZE > len(dataset))
+    return [collate([dataset[int(i)] for i in draw]) for draw in draws]
+
+
+def real_batches(seed: int, tasks: dict[str, float]) -> dict[str, list[dict[str, torch.Tensor]]]:
+    """Some windows of every real set, spread over its recordings."""
+    batches = {}
+    for name, read in real_sets().items():
+        recordings = read()
+        some = np.unique(np.linspace(0, len(recordings) - 1, RECORDINGS_PER_SET).round().astype(int))
+        has_positions = recordings[0].centroids is not None
+        dataset = WindowDataset(
+            [recordings[i] for i in some], NeurtProcessor(), missing_neighbours="error" if has_positions else "mask"
+        )
+        rows = np.unique(np.linspace(0, len(dataset) - 1, WINDOWS_PER_SET).round().astype(int))
+        collate = MaskedSignalCollator(seed, tasks=tasks)
+        if has_positions or "span" in tasks or "forecast" in tasks:
+            batches[name] = [collate([dataset[int(i)] for i in part]) for part in np.array_split(rows, 3)]
+    return batches
+
+
+def train(settings: dict[str, Any], batches: Sequence[dict[str, torch.Tensor]], seed: int):
+    """A model trained on batches in order, and the seconds it took."""
+    set_seed(seed)
+    model = NeurtForMaskedSignalModeling(NeurtConfig(**settings)).train()
+    optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
+    schedule = get_cosine_schedule_with_warmup(optimizer, len(batches) // 20, len(batches))
+    start = time.perf_counter()
+    for batch in batches:
+        loss = model(**model_inputs(batch, "cpu"), labels=batch["labels"]).loss
+        loss.backward()
+        torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
+        optimizer.step()
+        schedule.step()
+        optimizer.zero_grad()
+    return model.eval(), time.perf_counter() - start
+
+
+@torch.inference_mode()
+def squared_errors(model: NeurtForMaskedSignalModeling, batches: Sequence[dict]) -> dict[str, np.ndarray]:
+    """Summed squared errors (C,) of the model, of interpolation and of the window's own mean over what was hidden."""
+    sums = {name: np.zeros(len(CHANNELS)) for name in ("model", "interpolation", "mean")}
+    for batch in batches:
+        truth = batch["labels"]
+        hidden = expand_mask_to_channels(batch["bool_masked_pos"], truth)
+        visible = ~hidden & batch["attention_mask"].bool().unsqueeze(-1)
+        scored = model.scored_positions(truth, batch["attention_mask"], batch["bool_masked_pos"])
+        shown = torch.where(visible, batch["input_values"], 0.0)
+        count = scored.sum(1, keepdim=True).clamp(min=1)
+        guesses = {
+            "model": model(**model_inputs(batch, "cpu")).reconstruction,
+            "interpolation": fill_linearly(shown, visible),
+            "mean": torch.where(scored, truth, 0.0).sum(1, keepdim=True) / count,
+        }
+        for name, guess in guesses.items():
+            sums[name] += torch.where(scored, guess - truth, 0.0).square().sum((0, 1)).numpy()
+    return sums
+
+
+def scores(model: NeurtForMaskedSignalModeling, real: dict[str, dict[str, list]]) -> dict[str, Any]:
+    """Ratio of errors to interpolation on spans, R² within windows of whole channels, by set and channel."""
+    result = {}
+    for task, sets in real.items():
+        against = "interpolation" if task in ("span", "forecast") else "mean"
+        for name, batches in sets.items():
+            sums = squared_errors(model, batches)
+            there = sums[against] > 0
+            result[f"{task} {name}"] = (sums["model"][there] / sums[against][there]).tolist()
+    return result
+
+
+def summary_row(name: str, result: dict[str, Any]) -> list[str]:
+    span = {key.removeprefix("span "): ratios for key, ratios in result["scores"].items() if key.startswith("span ")}
+    mean = math.exp(np.mean([np.mean(np.log(ratios)) for ratios in span.values()]))
+    own = [f"{span[key][0]:.3f}" for key in SETS]
+    tasks = []
+    for task in WHOLE_CHANNEL:
+        values = [np.mean(np.log(v)) for key, v in result["scores"].items() if key.startswith(f"{task} ")]
+        tasks.append(f"{math.exp(np.mean(values)):.3f}")
+    return [name, f"{mean:.3f}", *own, *tasks, f"{result['milliseconds']:.0f}"]
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--seed", type=int, default=0)
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--only", nargs="*", help="names of variants")
+    parser.add_argument("--cache", type=Path, default=Path("architecture_trials.json"), help="results so far")
+    parser.add_argument("--output", type=Path)
+    arguments = parser.parse_args()
+    torch.set_num_threads(arguments.threads)
+    chosen = {name: v for name, v in variants().items() if not arguments.only or name in arguments.only}
+    found = json.loads(arguments.cache.read_text()) if arguments.cache.exists() else {}
+    batches = training_batches(arguments.steps, arguments.seed, MIXTURE)
+    real = {task: real_batches(arguments.seed, {task: 1}) for task in ("span", *WHOLE_CHANNEL)}
+    for name, settings in chosen.items():
+        if name not in found:
+            model, seconds = train(settings, batches, arguments.seed)
+            found[name] = {"scores": scores(model, real), "milliseconds": 1000 * seconds / len(batches)}
+            arguments.cache.write_text(json.dumps(found))
+            print(" | ".join(summary_row(name, found[name])), flush=True)
+    header = ["variant", "all sets", *SETS, *WHOLE_CHANNEL, "ms a step"]
+    table = markdown_table(header, [summary_row(name, found[name]) for name in variants() if name in found])
+    print(table)
+    if arguments.output:
+        arguments.output.write_text(f"# Trials of the architecture\n\n{machine()}\n\n{table}\n", encoding="utf-8")
+
+
+if __name__ == "__main__":
+    main()
