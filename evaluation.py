@@ -21,6 +21,7 @@ from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
 from .metrics.subject_classification import ScoredUnits, levels, scored_windows, unit_scores
 from .modeling_neurt import NeurtForMaskedSignalModeling
 from .processing_neurt import CHANNELS
+from .sampling import evenly_spaced
 from .signal_neurt import fill_linearly
 
 MODEL = "model"
@@ -245,7 +246,7 @@ def reconstruction_examples(
     rates = batch.get("sampling_rate", torch.full((len(targets),), torch.nan)).tolist()
     default_rate = getattr(getattr(model, "config", None), "default_sampling_rate", None)
     examples = []
-    for i in np.unique(np.linspace(0, len(targets) - 1, count).round().astype(int)):
+    for i in evenly_spaced(len(targets), count):
         real = np.ones(targets.shape[1], dtype=bool)
         if batch.get("attention_mask") is not None:
             real = _numpy(batch["attention_mask"])[i].astype(bool)

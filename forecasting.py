@@ -64,25 +64,14 @@ def cut_forecast_windows(
     Raises:
         NoWindows: If the recording gives none.
     """
-    windows = cut_windows(recording, processor, missing_neighbours=missing_neighbours)
-    recording = recording.accepted_neurons()
+    past = past_frames(recording.num_frames)
+    windows = cut_windows(recording, processor, missing_neighbours=missing_neighbours, scale_frames=past)
     bounds = forecast_bounds(
         recording.num_frames, recording.segment_starts, processor.window_length, recording.sampling_rate, seconds
     )
     if not bounds:
         raise NoWindows(f"no segment has {seconds:g} s to forecast behind the first {PAST_SHARE:.0%} of the recording")
-    try:
-        channels = processor.neighbour_channels(
-            recording.traces,
-            recording.centroids,
-            coordinate_unit=recording.coordinate_unit,
-            missing_neighbours=missing_neighbours,
-            scale_frames=past_frames(recording.num_frames),
-        )
-    except ValueError as error:
-        raise NoWindows(str(error)) from error
-    neurons = np.flatnonzero(~np.isnan(channels[:, 0, 0]))
-    return dataclasses.replace(windows, channels=channels, neurons=neurons, bounds=bounds)
+    return dataclasses.replace(windows, bounds=bounds)
 
 
 class ForecastWindows(ConcatDataset):

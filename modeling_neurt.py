@@ -129,7 +129,7 @@ class NeurtModel(NeurtPreTrainedModel):
         num_layers = 1 if config.share_layers else config.num_hidden_layers
         self.layers = nn.ModuleList([NeurtLayer(config) for _ in range(num_layers)])
         self.norm = nn.LayerNorm(config.hidden_size, eps=config.layer_norm_eps) if config.norm_first else nn.Identity()
-        is_rotary = config.position_embedding_type != "learned"
+        is_rotary = config.position_embedding_type == "rotary"
         self.rotary_embedding = NeurtRotaryEmbedding(config) if is_rotary else None
         self.post_init()
 

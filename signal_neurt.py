@@ -51,13 +51,21 @@ def visible_center_and_scale(values: torch.Tensor, visible: torch.Tensor) -> tup
         values: (B, T, C), 0 where not visible.
         visible: Bool (B, T, C).
     """
-    count = visible.sum(1, keepdim=True).clamp(min=1)
-    center = values.sum(1, keepdim=True) / count
-    variance = torch.where(visible, values - center, 0.0).square().sum(1, keepdim=True) / count
+    center, variance = _mean_and_variance(values, visible)
     smallest = SMALLEST_SHARE**2 * variance.amax(-1, keepdim=True) + SMALLEST_SCALE**2
     scale = (variance + smallest).sqrt()
     seen = visible.any(1, keepdim=True)
     return _borrow(center, seen, 0.0), _borrow(scale, seen, 1.0)
+
+
+def _mean(values: torch.Tensor, where: torch.Tensor) -> torch.Tensor:
+    """Mean over the frames of each channel that are True in `where`, (B, 1, C); 0 where none is."""
+    return torch.where(where, values, 0.0).sum(1, keepdim=True) / where.sum(1, keepdim=True).clamp(min=1)
+
+
+def _mean_and_variance(values: torch.Tensor, where: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+    center = _mean(values, where)
+    return center, _mean((values - center).square(), where)
 
 
 def _borrow(statistic: torch.Tensor, seen: torch.Tensor, fallback: float) -> torch.Tensor:
@@ -79,9 +87,8 @@ def visible_roughness(values: torch.Tensor, visible: torch.Tensor) -> torch.Tens
     """
     triples = visible[:, :-2] & visible[:, 1:-1] & visible[:, 2:]
     bends = values[:, 1:-1] - (values[:, :-2] + values[:, 2:]) / 2
-    count = triples.sum(1, keepdim=True)
-    mean = torch.where(triples, bends, 0.0).square().sum(1, keepdim=True) / count.clamp(min=1)
-    return torch.where(count > 0, mean.sqrt(), 1.0).clamp(min=SMALLEST_ROUGHNESS)
+    roughness = _mean(bends.square(), triples).sqrt()
+    return torch.where(triples.any(1, keepdim=True), roughness, 1.0).clamp(min=SMALLEST_ROUGHNESS)
 
 
 def filling_error(
@@ -97,11 +104,8 @@ def filling_error(
     """
     real = real & ~targets.isnan()
     values = torch.where(real, targets.float(), 0.0)
-    count = real.sum(1, keepdim=True).clamp(min=1)
-    center = values.sum(1, keepdim=True) / count
-    variance = torch.where(real, values - center, 0.0).square().sum(1, keepdim=True) / count
-    errors = torch.where(scored, filled - values, 0.0).square().sum(1, keepdim=True)
-    errors = errors / scored.sum(1, keepdim=True).clamp(min=1)
+    _, variance = _mean_and_variance(values, real)
+    errors = _mean((filled - values).square(), scored)
     return (torch.maximum(errors, SMALLEST_ERROR_SHARE**2 * variance) + SMALLEST_ERROR**2).sqrt()
 
 

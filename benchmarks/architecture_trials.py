@@ -4,7 +4,8 @@
 
 Every variant starts from the same seed and sees the same windows with the same frames hidden in the same order, on the
 same number of steps; none sees a real recording. Scores are squared errors over those of linear interpolation on the
-same hidden frames (spans of 1 to 10), and R² of whole channels that were hidden.
+same hidden frames (spans of 1 to 10, and forecasts, where it repeats the last value). Whole channels are compared with
+the mean of what was hidden, which no model is told.
 """
 
 import argparse
@@ -17,14 +18,16 @@ from typing import Any
 
 import numpy as np
 import torch
-from measurement import machine, markdown_table
+from measurement import limit_threads, machine, markdown_table, publish
 from neurt.configuration_neurt import NeurtConfig
 from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
 from neurt.dataset_scripts.windows import WindowDataset
+from neurt.evaluation import linear_interpolation
 from neurt.masking import MaskedSignalCollator, model_inputs
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
-from neurt.signal_neurt import expand_mask_to_channels, fill_linearly
+from neurt.sampling import evenly_spaced
+from neurt.signal_neurt import expand_mask_to_channels
 from real_sets import SETS, real_sets
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
@@ -84,12 +87,12 @@ def real_batches(seed: int, tasks: dict[str, float]) -> dict[str, list[dict[str,
     batches = {}
     for name, read in real_sets().items():
         recordings = read()
-        some = np.unique(np.linspace(0, len(recordings) - 1, RECORDINGS_PER_SET).round().astype(int))
+        some = evenly_spaced(len(recordings), RECORDINGS_PER_SET)
         has_positions = recordings[0].centroids is not None
         dataset = WindowDataset(
             [recordings[i] for i in some], NeurtProcessor(), missing_neighbours="error" if has_positions else "mask"
         )
-        rows = np.unique(np.linspace(0, len(dataset) - 1, WINDOWS_PER_SET).round().astype(int))
+        rows = evenly_spaced(len(dataset), WINDOWS_PER_SET)
         collate = MaskedSignalCollator(seed, tasks=tasks)
         if has_positions or "span" in tasks or "forecast" in tasks:
             batches[name] = [collate([dataset[int(i)] for i in part]) for part in np.array_split(rows, 3)]
@@ -120,13 +123,13 @@ def squared_errors(model: NeurtForMaskedSignalModeling, batches: Sequence[dict])
     for batch in batches:
         truth = batch["labels"]
         hidden = expand_mask_to_channels(batch["bool_masked_pos"], truth)
-        visible = ~hidden & batch["attention_mask"].bool().unsqueeze(-1)
         scored = model.scored_positions(truth, batch["attention_mask"], batch["bool_masked_pos"])
-        shown = torch.where(visible, batch["input_values"], 0.0)
         count = scored.sum(1, keepdim=True).clamp(min=1)
         guesses = {
             "model": model(**model_inputs(batch, "cpu")).reconstruction,
-            "interpolation": fill_linearly(shown, visible),
+            "interpolation": torch.from_numpy(
+                linear_interpolation(*(x.numpy() for x in (batch["input_values"], hidden, batch["attention_mask"])))
+            ),
             "mean": torch.where(scored, truth, 0.0).sum(1, keepdim=True) / count,
         }
         for name, guess in guesses.items():
@@ -135,7 +138,7 @@ def squared_errors(model: NeurtForMaskedSignalModeling, batches: Sequence[dict])
 
 
 def scores(model: NeurtForMaskedSignalModeling, real: dict[str, dict[str, list]]) -> dict[str, Any]:
-    """Ratio of errors to interpolation on spans, R² within windows of whole channels, by set and channel."""
+    """Squared errors by set and channel, over those of interpolation, or of the hidden mean for whole channels."""
     result = {}
     for task, sets in real.items():
         against = "interpolation" if task in ("span", "forecast") else "mean"
@@ -161,12 +164,11 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=600)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--cache", type=Path, default=Path("architecture_trials.json"), help="results so far")
     parser.add_argument("--output", type=Path)
     arguments = parser.parse_args()
-    torch.set_num_threads(arguments.threads)
+    limit_threads()
     chosen = {name: v for name, v in variants().items() if not arguments.only or name in arguments.only}
     found = json.loads(arguments.cache.read_text()) if arguments.cache.exists() else {}
     batches = training_batches(arguments.steps, arguments.seed, MIXTURE)
@@ -179,9 +181,10 @@ def main():
             print(" | ".join(summary_row(name, found[name])), flush=True)
     header = ["variant", "all sets", *SETS, *WHOLE_CHANNEL, "ms a step"]
     table = markdown_table(header, [summary_row(name, found[name]) for name in variants() if name in found])
-    print(table)
-    if arguments.output:
-        arguments.output.write_text(f"# Trials of the architecture\n\n{machine()}\n\n{table}\n", encoding="utf-8")
+    publish(
+        f"{arguments.steps} steps of {BATCH_SIZE} windows, seed {arguments.seed}.\n{machine()}.\n\n{table}",
+        arguments.output,
+    )
 
 
 if __name__ == "__main__":

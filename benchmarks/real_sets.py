@@ -5,14 +5,13 @@ checkout. Recordings faster than 30 Hz are resampled to at most that by a whole 
 """
 
 import functools
-import importlib.util
 import math
 import os
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from types import ModuleType
 
 import numpy as np
+from measurement import load_file
 from neurt.dataset_scripts.recording import Recording
 from scipy.signal import resample_poly
 
@@ -47,7 +46,7 @@ def real_sets() -> dict[str, Callable[[], list[Recording]]]:
     loader = real_data_folder() / "real_recordings.py"
     if not loader.is_file():
         raise ValueError(f"expected {loader.name} in the folder NEURT_REAL_DATA, got none in {loader.parent}")
-    loaders = _module(loader)
+    loaders = load_file(loader)
     return {name: functools.partial(_recordings, name, getattr(loaders, name)) for name in SETS}
 
 
@@ -75,10 +74,3 @@ def _recording(name: str, index: int, item: dict) -> Recording:
         segment_starts=tuple(trials),
         labels={} if item["label"] is None else {"label": item["label"]},
     )
-
-
-def _module(path: Path) -> ModuleType:
-    spec = importlib.util.spec_from_file_location(path.stem, path)
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module

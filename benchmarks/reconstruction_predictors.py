@@ -23,6 +23,7 @@ from neurt.channel_baselines import (
 from neurt.evaluation import linear_interpolation, visible_mean
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS
+from neurt.sampling import evenly_spaced
 from reconstruction_autoregression import fill_autoregression, fit_autoregression, lag_products, separated
 from reconstruction_smoothers import copy_last, cubic_spline, smooth_by_gaussian_process
 from reconstruction_windows import WHOLE_CHANNEL, Field, Windows, mask_name
@@ -135,7 +136,7 @@ def by_group(field: Field, contribution: Callable[[np.ndarray], Any], combine: C
         combine: Adds contributions up.
     """
     most = max(1, MOST_ROWS // field.past)
-    chosen = np.unique(np.linspace(0, len(field.channels) - 1, most).round().astype(int))
+    chosen = evenly_spaced(len(field.channels), most)
     contributions: dict[Hashable, list] = {}
     for neuron in chosen:
         found = contribution(field.channels[neuron, : field.past])

@@ -7,6 +7,7 @@ import itertools
 from collections.abc import Iterator
 
 import numpy as np
+from neurt.sampling import evenly_spaced
 from scipy.interpolate import CubicSpline
 
 LENGTHS = (1.0, 2.0, 4.0, 8.0, 16.0, 32.0)  # frames
@@ -81,7 +82,7 @@ def most_likely_kernels(shown: np.ndarray) -> list[int]:
     Args:
         shown: (B, L, C), NaN where hidden, in all channels at once; `FITTED_WINDOWS` of them are used.
     """
-    some = np.unique(np.linspace(0, len(shown) - 1, FITTED_WINDOWS).round().astype(int))
+    some = evenly_spaced(len(shown), FITTED_WINDOWS)
     values, visible, _ = _centred(shown[some])
     count = visible.sum(1)[:, None]
     varies = np.square(values).sum(1) > 0  # a constant window is likely under any kernel that hardly varies

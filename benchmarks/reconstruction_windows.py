@@ -12,6 +12,7 @@ from neurt.dataset_scripts.recording import Recording
 from neurt.forecasting import forecast_bounds, past_frames
 from neurt.masking import HIDDEN_CHANNELS, channel_mask, forecast_mask, span_mask
 from neurt.processing_neurt import NeurtProcessor, neighbour_statistics, pairwise_distances, window_bounds
+from neurt.sampling import evenly_spaced
 
 FORECAST_SECONDS = 2.0
 CLOSE_UM = 15.0  # nearer neighbours may be parts of the same cell, or share its neuropil
@@ -125,7 +126,7 @@ def _make_field(
     recording: Recording, processor: NeurtProcessor, task: str, positioned: bool, one_animal: bool
 ) -> Field:
     if not positioned and recording.num_neurons > MOST_NEURONS:
-        some = np.linspace(0, recording.num_neurons - 1, MOST_NEURONS).round().astype(int)
+        some = evenly_spaced(recording.num_neurons, MOST_NEURONS)
         recording = recording.only(np.isin(np.arange(recording.num_neurons), some))
     past = past_frames(recording.num_frames) if task == "forecast" else recording.num_frames
     channels = processor.neighbour_channels(

@@ -33,7 +33,7 @@ def random_windows(frames: int) -> WindowDataset:
 
 
 def make_loader(frames: int, batch_size: int) -> DataLoader:
-    """An epoch of masked batches, loaded as `training_loop.fit` does on one process."""
+    """An epoch of masked batches, loaded as `training.loop.fit` does on one process."""
     dataset, options = random_windows(frames), TrainingOptions(batch_size=batch_size)
     return load_batches(dataset, MaskedSignalCollator(), options, Accelerator(cpu=True), epoch=0, skipped=0)
 

@@ -2,6 +2,7 @@
 
 import functools
 import sys
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 from typing import Annotated
 
@@ -40,6 +41,16 @@ _NeuropilCoefficient = Annotated[
 _AllRois = Annotated[bool, _in_reading("--all-rois", help="Keep ROIs that a curator rejected, with accepted = false.")]
 
 
+def _with_bar(number: int) -> Callable[[Iterable], Iterator]:
+    """Shows how many of so many simulated recordings are made, as they are asked for."""
+
+    def show(recordings: Iterable) -> Iterator:
+        with typer.progressbar(recordings, length=number, label="simulated recordings", file=sys.stderr) as bar:
+            yield from bar
+
+    return show
+
+
 def simulate(
     output: Annotated[Path, typer.Option(help="Folder to make; it must not exist yet.")],
     file_format: Annotated[
@@ -73,12 +84,8 @@ def simulate(
     as_in_microns = {"fields": 2, "artifacts": 6} if file_format == "nwb" else {}
     config = chosen(SimulationConfig, as_in_microns | {name: x for name, x in flags.items() if x is not None})
 
-    def show(recordings):
-        length = 2 * config.subjects_per_group * config.sessions * config.fields
-        with typer.progressbar(recordings, length=length, label="simulated recordings", file=sys.stderr) as bar:
-            yield from bar
-
-    print(summarise(write_study(config, output, file_format, progress=show)))
+    number = 2 * config.subjects_per_group * config.sessions * config.fields
+    print(summarise(write_study(config, output, file_format, progress=_with_bar(number))))
     print(f"saved to {output}")
 
 
@@ -91,18 +98,12 @@ def simulate_corpus(
     """Simulate a corpus to pretrain on: recordings of every kind, no two with the same properties.
 
     Frame rates from 1.5 to 30 Hz, noise over two decades, slow and fast indicators, drift, neuropil, raw, smoothed,
-    denoised and deconvolved traces. The shipped weights were trained on such a corpus.
+    denoised and deconvolved traces. `make weights` trains on such a corpus.
     """
     flags = locals()
     from ..dataset_scripts.simulate_corpus import CorpusConfig, write_corpus
 
-    config = chosen(CorpusConfig, flags)
-
-    def show(simulated):
-        with typer.progressbar(simulated, length=recordings, label="simulated recordings", file=sys.stderr) as bar:
-            yield from bar
-
-    write_corpus(config, output, progress=show)
+    write_corpus(chosen(CorpusConfig, flags), output, progress=_with_bar(recordings))
     print(f"simulated {recordings} recordings of {frames} frames; saved to {output}")
 
 

@@ -12,6 +12,7 @@ import numpy as np
 from scipy.spatial import cKDTree
 
 from ..processing_neurt import MIN_NEIGHBOURS, pairwise_distances
+from ..sampling import evenly_spaced
 from .recording import Recording
 
 QUANTILES = (0.1, 0.3, 0.5, 0.9, 1.0)
@@ -317,7 +318,7 @@ def measure_distances(recording: Recording, radius: float, radius_unit: str) -> 
 
 def evenly(rows: np.ndarray, most: int) -> np.ndarray:
     """At most this many of the rows, the first and the last among them, evenly spread."""
-    return rows[np.linspace(0, len(rows) - 1, min(len(rows), most)).round().astype(int)]
+    return rows[evenly_spaced(len(rows), most)]
 
 
 def known_median(values: np.ndarray) -> float:

@@ -77,8 +77,12 @@ def cut_windows(
     label: str | None = None,
     label2id: Mapping[str, int] | None = None,
     missing_neighbours: str = "error",
+    scale_frames: int | None = None,
 ) -> RecordingWindows:
     """Compute a recording's channels and say which windows it gives; arguments as for `WindowDataset`.
+
+    Args:
+        scale_frames: Number of leading frames that set the scale, by default all; see `scale_traces`.
 
     Raises:
         NoWindows: If it gives none.
@@ -88,7 +92,7 @@ def cut_windows(
     try:
         recording = recording.accepted_neurons()
         channels, dropped = processor.channels_and_dropped(
-            recording.traces, recording.centroids, recording.coordinate_unit, missing_neighbours
+            recording.traces, recording.centroids, recording.coordinate_unit, missing_neighbours, scale_frames
         )
     except ValueError as error:
         raise NoWindows(str(error)) from error

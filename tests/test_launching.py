@@ -9,9 +9,9 @@ import sys
 import time
 
 import pytest
-import torch
 from neurt.cli import app
 from safetensors.torch import load_file
+from tiny_training import assert_same_weights, results
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
 SILENT = {"stdout": subprocess.DEVNULL, "stderr": subprocess.DEVNULL}
@@ -27,16 +27,6 @@ pathlib.Path(sys.argv[0] + f"-{PartialState().process_index}-of-{PartialState().
 
 def run(*words):
     app([str(word) for word in words], standalone_mode=False)
-
-
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
-def assert_same_weights(first, second):
-    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def assert_near_weights(first, second):

@@ -27,21 +27,11 @@ from neurt.train import (
     pretraining_model,
     window_processor,
 )
-from neurt.training import loop as training_loop
 from neurt.training.checkpoints import last_checkpoint
 from safetensors.torch import load_file
+from tiny_training import Interrupted, assert_same_weights, interrupt_after, results
 
 HELD_OUT = ("sim005", "sim006")
-
-
-def results(folder):
-    return json.loads((folder / "results.json").read_text())
-
-
-def assert_same_weights(first, second):
-    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 @pytest.fixture
@@ -81,16 +71,8 @@ def tiny_finetune(build, pretrained):
 def test_a_fine_tuning_that_was_interrupted_goes_on_as_if_it_had_not_been(tmp_path, tiny_finetune, monkeypatch):
     options = {"epochs": 2, "checkpoint_every": 1}
     tiny_finetune(tmp_path / "whole", options=options)
-    step, taken = training_loop._step, []
-
-    def stop_at_the_fifth(*args):
-        taken.append(1)
-        if len(taken) == 5:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(training_loop, "_step", stop_at_the_fifth)
+    with monkeypatch.context() as context, pytest.raises(Interrupted):
+        interrupt_after(context, 4)
         tiny_finetune(tmp_path / "cut", options=options)
     tiny_finetune(tmp_path / "cut", options=options, resume=True)
     assert_same_weights(tmp_path / "cut", tmp_path / "whole")

@@ -10,8 +10,8 @@ from neurt.dataset_scripts.parquet_build import read_build
 from neurt.dataset_scripts.windows import WindowDataset
 from neurt.dataset_scripts.windows_on_disk import StoredWindowDataset, on_disk
 from neurt.train import SplitOptions, TrainingOptions, pretrain
-from neurt.training import loop as training_loop
 from safetensors.torch import load_file
+from tiny_training import Interrupted, interrupt_after
 
 PROCESSOR = NeurtProcessor(window_length=40)
 
@@ -74,16 +74,9 @@ def test_values_of_another_shape_or_type_are_other_values(tmp_path):
 
 
 def test_a_run_on_windows_on_disk_ends_like_one_in_memory_and_goes_on_like_one(train, tmp_path, monkeypatch):
-    expected, step, taken = train("memory"), training_loop._step, []
+    expected = train("memory")
     assert_same(train("disk", tmp_path / "cache"), expected)
-
-    def stop_at_the_fifth(*args):
-        taken.append(1)
-        if len(taken) == 5:
-            raise KeyboardInterrupt
-        return step(*args)
-
-    with monkeypatch.context() as context, pytest.raises(KeyboardInterrupt):
-        context.setattr(training_loop, "_step", stop_at_the_fifth)
+    with monkeypatch.context() as context, pytest.raises(Interrupted):
+        interrupt_after(context, 4)
         train("cut", tmp_path / "cache")
     assert_same(train("cut", tmp_path / "elsewhere", resume=True), expected)

@@ -1,11 +1,14 @@
 """A run of the training loop on 24 small windows, for several test files."""
 
+import json
+
 import numpy as np
 import torch
 from neurt import MaskedSignalCollator
 from neurt.training import loop as training_loop
 from neurt.training.loop import fit
 from neurt.training.options import TrainingOptions
+from safetensors.torch import load_file
 from torch.utils.data import Dataset
 
 
@@ -43,6 +46,16 @@ def train(model, folder, *, validate=None, resume=False, settings=None, dataset=
 
 def assert_same(first, second):
     first, second = first.state_dict(), second.state_dict()
+    assert first.keys() == second.keys()
+    assert all(torch.equal(first[name], second[name]) for name in first)
+
+
+def results(folder):
+    return json.loads((folder / "results.json").read_text())
+
+
+def assert_same_weights(first, second):
+    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 

@@ -15,6 +15,7 @@ from ..dataset_scripts.recording import SIMULATED, Recording
 from ..dataset_scripts.windows import WindowDataset
 from ..dataset_scripts.windows_on_disk import StoredWindowDataset
 from ..processing_neurt import NeurtProcessor
+from ..sampling import evenly_spaced
 from ..splits import Split, check_disjoint, label_of, split_recordings
 from .options import SplitOptions
 
@@ -78,7 +79,7 @@ class TrainingData:
     def sample(self, part: str, count: int) -> Subset:
         """Windows evenly spaced over a side: the same ones each time."""
         dataset = self.datasets[part]
-        return Subset(dataset, np.unique(np.linspace(0, len(dataset) - 1, count).round().astype(int)).tolist())
+        return Subset(dataset, evenly_spaced(len(dataset), count).tolist())
 
 
 def open_data(
