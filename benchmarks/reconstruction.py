@@ -28,7 +28,7 @@ from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
 from real_sets import SETS, real_data_folder, real_sets
 from reconstruction_figures import draw_forecasts, draw_ratios
-from reconstruction_predictors import MODEL, PUBLISHED, predictors
+from reconstruction_predictors import CALIBRATED, MODEL, PUBLISHED, predictors
 from reconstruction_report import report
 from reconstruction_statistics import add_predictor, ceiling_rows, errors_of, horizon_rows, score_rows
 from reconstruction_windows import TASKS, Windows, hidden_channels, make_fields, sample_windows
@@ -115,6 +115,8 @@ def measure_task(windows: Windows, task: str, models: dict[str, NeurtForMaskedSi
         "seconds": seconds,
         "rows": score_rows(errors, channels, MODEL),
     }
+    if CALIBRATED in errors.squared:
+        found["calibrated_rows"] = score_rows(errors, channels, CALIBRATED)
     if task == "forecast":
         found["horizons"] = horizon_rows(errors, channels, MODEL)
     if 0 in hidden_channels(task, len(channels)):

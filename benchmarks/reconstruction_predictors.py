@@ -29,6 +29,7 @@ from reconstruction_smoothers import copy_last, cubic_spline, smooth_by_gaussian
 from reconstruction_windows import WHOLE_CHANNEL, Field, Windows, mask_name
 
 MODEL, PUBLISHED = "model", "published checkpoint"
+CALIBRATED = "model, level and size from others"
 INTERPOLATION, CUBIC, GAUSSIAN_PROCESS = "linear interpolation", "cubic spline", "Gaussian process"
 COPY_LAST, WINDOW_MEAN, MEAN_OF_OTHERS = "copy-last", "window mean", "mean of others"
 AR_OTHERS, AR_OWN = "autoregression, of others", "autoregression, own past"
@@ -50,6 +51,8 @@ def predictors(task: str, models: dict[str, NeurtForMaskedSignalModeling]) -> di
         name: lambda windows, model=model: reconstruct(model, windows) for name, model in models.items()
     }
     if task in WHOLE_CHANNEL:
+        if MODEL in models:
+            chosen[CALIBRATED] = lambda windows: calibrated(reconstruct(models[MODEL], windows), windows, task)
         ridge = {name: _whole_channel_ridge(task, name) for name in (RIDGE_OTHERS, RIDGE_OWN)}
         return {**chosen, MEAN_OF_OTHERS: mean_of_others, **ridge}
     if task == "span":
@@ -78,6 +81,32 @@ def reconstruct(model: NeurtForMaskedSignalModeling, windows: Windows) -> np.nda
     batches = (dict(zip(tensors, parts, strict=True)) for parts in zip(*tensors.values(), strict=True))
     results = [model(**{name: part.to(model.device) for name, part in batch.items()}) for batch in batches]
     return torch.cat([result.reconstruction for result in results]).cpu().numpy()[..., :num_channels]
+
+
+def calibrated(prediction: np.ndarray, windows: Windows, task: str) -> np.ndarray:
+    """A prediction of whole channels, mapped linearly as fits the windows of the others best.
+
+    Ridge regression of others knows at which level and with which spread a channel of this set lies; a model that is
+    given nothing but one window cannot. Each hidden channel becomes a linear function of the predictions of all.
+
+    Args:
+        prediction: (B, L, C).
+        windows: What was predicted.
+        task: One of `WHOLE_CHANNEL`.
+    """
+    _, hidden = visible_and_hidden(mask_name(task), windows.values.shape[2])
+    parts: list[dict[Hashable, list]] = [{} for _ in windows.fields]
+    for b, (index, neuron) in enumerate(_owners(windows)):
+        frames = windows.real[b]
+        pair = early_and_late_sums(prediction[b, frames][:, hidden], windows.values[b, frames][:, hidden])
+        parts[index].setdefault(windows.fields[index].groups[neuron], []).append(pair)
+    summed = [{group: total(pairs) for group, pairs in part.items()} for part in parts]
+    fitted = of_others(windows.fields, summed, total, lambda sums: fit_ridge(*sums))
+    result = prediction.copy()
+    for b, (index, neuron) in enumerate(_owners(windows)):
+        coefficients = fitted(index, windows.fields[index].groups[neuron])
+        result[b][:, hidden] = apply_ridge(prediction[b][:, hidden], coefficients)
+    return result
 
 
 def interpolation(windows: Windows) -> np.ndarray:

@@ -26,6 +26,7 @@ from reconstruction_predictors import (
     MODEL,
     PUBLISHED,
     WINDOW_MEAN,
+    calibrated,
     predictors,
 )
 from reconstruction_report import criteria, judged, report, seconds_cell
@@ -186,6 +187,14 @@ def test_in_a_set_of_one_animal_others_are_other_neurons():
         others = field.channels[field.groups != field.groups[neuron], :, 0]
         np.testing.assert_allclose(means[windows.neuron == neuron], others.mean(), rtol=1e-5)
     assert len(set(field.groups)) == 5
+
+
+def test_calibration_finds_the_level_and_size_of_each_hidden_channel():
+    windows = windows_of(several("abc"), "population", most=40)
+    prediction = (windows.values - np.float32([0, 0.5, 1, 2, 3])) / np.float32([1, 2, 4, -1, 0.5])
+    result = calibrated(prediction, windows, "population")
+    np.testing.assert_allclose(result[windows.hidden], windows.values[windows.hidden], atol=0.01)
+    np.testing.assert_array_equal(result[~windows.hidden], prediction[~windows.hidden])
 
 
 def test_the_fitted_baselines_beat_what_knows_less_on_slow_noisy_signals():
@@ -353,6 +362,7 @@ def test_the_whole_benchmark_says_everything_of_every_set(tiny_model, tmp_path, 
     assert "ceiling" in results["algamal_two_photon"]["tasks"]["neuron"]
     rows = list(criteria(results))
     assert sum(row[1] == "gaps, own trace: at most 0.7 of interpolation" for row in rows) == 1
+    assert sum("level and size from others: below ridge" in row[1] for row in rows) == 2 * (3 + 2)
     assert all(row[3].startswith(("PASS", "FAIL")) for row in rows)
     text = report(results, {"windows": 6, "seed": 0, "window_length": 40}, 60)
     assert "Recordings skipped: 1 (r9: expected at least 5 neurons" in text
