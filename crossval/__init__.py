@@ -1,0 +1,1 @@
+"""Groups of animals: cross-validation by animal, with baselines, p-values and checks on the same folds."""
