@@ -1,0 +1,75 @@
+"""Windows as a pretrained encoder sees them: what the probe learns from.
+
+Symbols: n windows, F features, D hidden size, R recordings.
+"""
+
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader
+
+from ..dataset_scripts.windows import WindowDataset
+from ..masking import collate_windows, model_inputs
+from ..modeling_neurt import NeurtModel
+
+BATCH_SIZE = 128
+
+
+@dataclass(frozen=True, eq=False)
+class WindowFeatures:
+    """Features of windows, and where they come from.
+
+    Args:
+        values: float32 (n, F).
+        recording: int (n,), the place of each window's recording in `recording_ids`.
+        recording_ids: (R,), those that give windows.
+        start_frame: int (n,).
+    """
+
+    values: np.ndarray
+    recording: np.ndarray
+    recording_ids: tuple[str, ...]
+    start_frame: np.ndarray
+
+    def of_recordings(self) -> np.ndarray:
+        """The mean over each recording's windows, float64 (R, F).
+
+        A linear model's log-odds of the mean are the mean of its log-odds over the windows.
+        """
+        sums = np.zeros((len(self.recording_ids), self.values.shape[1]))
+        np.add.at(sums, self.recording, self.values)
+        return sums / np.bincount(self.recording)[:, None]
+
+
+def embed_windows(
+    model: NeurtModel, dataset: WindowDataset, progress: Callable[[Iterable], Iterable] = iter
+) -> WindowFeatures:
+    """Mean and standard deviation over real frames of the encoder's `embeddings`: F = 2 D features of each window.
+
+    Args:
+        model: The encoder; nothing of it is trained.
+        dataset: The windows.
+        progress: Wrapped around the batches, for a progress bar.
+    """
+    places = {name: place for place, name in enumerate(dataset.recording_ids)}
+    values, recording, start = [], [], []
+    for batch in progress(DataLoader(dataset, BATCH_SIZE, collate_fn=collate_windows)):
+        with torch.inference_mode():
+            embeddings = model(**model_inputs(batch, model.device)).embeddings.float()
+        values.append(mean_and_spread(embeddings, batch["attention_mask"].to(embeddings.device)).cpu().numpy())
+        recording += [places[name] for name in batch["recording_id"]]
+        start.append(batch["start_frame"].numpy())
+    return WindowFeatures(
+        np.concatenate(values), np.array(recording), tuple(dataset.recording_ids), np.concatenate(start)
+    )
+
+
+def mean_and_spread(embeddings: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean and standard deviation over real frames; (B, T, D) to (B, 2 D)."""
+    real = attention_mask.unsqueeze(-1)
+    count = real.sum(1)
+    mean = (embeddings * real).sum(1) / count
+    variance = ((embeddings - mean.unsqueeze(1)).square() * real).sum(1) / count
+    return torch.cat([mean, variance.sqrt()], dim=1)
