@@ -1,14 +1,18 @@
 """Which options of the architecture pay: each trained alike on the simulated corpus, scored on real recordings.
 
-    python benchmarks/architecture_trials.py [--steps 600] [--output benchmarks/results/architecture_trials.md]
+    python benchmarks/architecture_trials.py [--steps 400] [--output benchmarks/results/architecture_trials.md]
 
 Every variant starts from the same seed and sees the same windows with the same frames hidden in the same order, on the
 same number of steps; none sees a real recording. Scores are squared errors over those of linear interpolation on the
 same hidden frames (spans of 1 to 10, and forecasts, where it repeats the last value). Whole channels are compared with
 the mean of what was hidden, which no model is told.
+
+The last two variants are not options of the model, as they did not pay: an embedding that tells the model the task, as
+MtM has (Zhang et al. 2024, arXiv 2407.14668), and an exponential average of the weights.
 """
 
 import argparse
+import dataclasses
 import json
 import math
 import time
@@ -23,12 +27,14 @@ from neurt.configuration_neurt import NeurtConfig
 from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
 from neurt.dataset_scripts.windows import WindowDataset
 from neurt.evaluation import linear_interpolation
-from neurt.masking import MaskedSignalCollator, model_inputs
+from neurt.masking import MASK_TASKS, MaskedSignalCollator, model_inputs
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
 from neurt.sampling import evenly_spaced
 from neurt.signal_neurt import expand_mask_to_channels
 from real_sets import SETS, real_sets
+from torch import nn
+from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
 # As in the Makefile, for the shipped weights.
@@ -63,14 +69,43 @@ BRANCHES = (
 )
 
 
-def variants() -> dict[str, dict[str, Any]]:
-    """Settings of each: the steps add up to the default; the branches each change one thing of it."""
+EMA_DECAY = 0.99
+
+
+class ToldTheTask(NeurtForMaskedSignalModeling):
+    """Adds a learned vector of the window's task to every embedded frame; `tasks` (B,) is set before each call."""
+
+    def __init__(self, config: NeurtConfig):
+        super().__init__(config)
+        self.task_embedding = nn.Embedding(len(MASK_TASKS), config.hidden_size)
+        nn.init.zeros_(self.task_embedding.weight)
+        self.tasks = None
+        self.neurt.embeddings.register_forward_hook(self._tell)
+
+    def _tell(self, module: nn.Module, inputs: tuple, embedded: torch.Tensor) -> torch.Tensor:
+        return embedded + self.task_embedding(self.tasks).unsqueeze(1)
+
+
+@dataclasses.dataclass(frozen=True)
+class Variant:
+    """What is trained: settings of the configuration, a class, and whether its weights are averaged."""
+
+    settings: dict[str, Any]
+    model: type[NeurtForMaskedSignalModeling] = NeurtForMaskedSignalModeling
+    averaged: bool = False
+
+
+def variants() -> dict[str, Variant]:
+    """The steps add up to the default; each of the others changes one thing of it."""
     settings = {name: value for name, value in vars(ORIGINAL).items() if value != getattr(DEFAULT, name)}
     chosen = {}
     for name, step in STEPS:
         settings = {**settings, **step}
-        chosen[name] = settings
-    return chosen | {f"all, {name}": {**settings, **branch} for name, branch in BRANCHES}
+        chosen[name] = Variant(settings)
+    chosen |= {f"all, {name}": Variant({**settings, **branch}) for name, branch in BRANCHES}
+    chosen["all, told the task"] = Variant(settings, model=ToldTheTask)
+    chosen["all, averaged weights"] = Variant(settings, averaged=True)
+    return chosen
 
 
 def training_batches(steps: int, seed: int, tasks: dict[str, float]) -> list[dict[str, torch.Tensor]]:
@@ -99,21 +134,32 @@ def real_batches(seed: int, tasks: dict[str, float]) -> dict[str, list[dict[str,
     return batches
 
 
-def train(settings: dict[str, Any], batches: Sequence[dict[str, torch.Tensor]], seed: int):
+def predict(model: NeurtForMaskedSignalModeling, batch: dict[str, Any], **inputs: torch.Tensor):
+    """The model's output for a batch."""
+    if isinstance(model, ToldTheTask):
+        model.tasks = torch.tensor([MASK_TASKS.index(task) for task in batch["mask_task"]])
+    return model(**model_inputs(batch, "cpu"), **inputs)
+
+
+def train(variant: Variant, batches: Sequence[dict[str, torch.Tensor]], seed: int):
     """A model trained on batches in order, and the seconds it took."""
     set_seed(seed)
-    model = NeurtForMaskedSignalModeling(NeurtConfig(**settings)).train()
+    model = variant.model(NeurtConfig(**variant.settings)).train()
+    average = AveragedModel(model, multi_avg_fn=get_ema_multi_avg_fn(EMA_DECAY)) if variant.averaged else None
     optimizer = torch.optim.AdamW(model.parameters(), lr=LEARNING_RATE, weight_decay=0.01)
     schedule = get_cosine_schedule_with_warmup(optimizer, len(batches) // 20, len(batches))
     start = time.perf_counter()
     for batch in batches:
-        loss = model(**model_inputs(batch, "cpu"), labels=batch["labels"]).loss
+        loss = predict(model, batch, labels=batch["labels"]).loss
         loss.backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
         schedule.step()
         optimizer.zero_grad()
-    return model.eval(), time.perf_counter() - start
+        if average is not None:
+            average.update_parameters(model)
+    trained = model if average is None else average.module
+    return trained.eval(), time.perf_counter() - start
 
 
 @torch.inference_mode()
@@ -126,7 +172,7 @@ def squared_errors(model: NeurtForMaskedSignalModeling, batches: Sequence[dict])
         scored = model.scored_positions(truth, batch["attention_mask"], batch["bool_masked_pos"])
         count = scored.sum(1, keepdim=True).clamp(min=1)
         guesses = {
-            "model": model(**model_inputs(batch, "cpu")).reconstruction,
+            "model": predict(model, batch).reconstruction,
             "interpolation": torch.from_numpy(
                 linear_interpolation(*(x.numpy() for x in (batch["input_values"], hidden, batch["attention_mask"])))
             ),
@@ -162,7 +208,7 @@ def summary_row(name: str, result: dict[str, Any]) -> list[str]:
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
     parser.add_argument("--only", nargs="*", help="names of variants")
     parser.add_argument("--cache", type=Path, default=Path("architecture_trials.json"), help="results so far")
@@ -173,9 +219,9 @@ def main():
     found = json.loads(arguments.cache.read_text()) if arguments.cache.exists() else {}
     batches = training_batches(arguments.steps, arguments.seed, MIXTURE)
     real = {task: real_batches(arguments.seed, {task: 1}) for task in ("span", *WHOLE_CHANNEL)}
-    for name, settings in chosen.items():
+    for name, variant in chosen.items():
         if name not in found:
-            model, seconds = train(settings, batches, arguments.seed)
+            model, seconds = train(variant, batches, arguments.seed)
             found[name] = {"scores": scores(model, real), "milliseconds": 1000 * seconds / len(batches)}
             arguments.cache.write_text(json.dumps(found))
             print(" | ".join(summary_row(name, found[name])), flush=True)
