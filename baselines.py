@@ -98,9 +98,8 @@ def simple_statistics_rows(
     units = levels(scored_windows(logits, test_classes, names, [recording.subject_id for recording in test]))
     rows = [_row(level, unit_scores(units[level])) for level in ("recording", "subject")]
     if missing:
-        nothing = dict.fromkeys(("accuracy", "balanced_accuracy", "roc_auc"), float("nan"))
-        nothing["undefined"] = f"no training recording of class {', '.join(map(str, missing))}"
-        rows = [row | nothing for row in rows]
+        reason = f"no training recording of class {', '.join(map(str, missing))}"
+        rows = [_undefined(row, reason) for row in rows]
     return rows
 
 
@@ -170,6 +169,12 @@ def _pairs(trace: np.ndarray, lag: int, segment_starts: Sequence[int]) -> tuple[
     """Values `lag` frames apart within a segment."""
     segments = np.split(trace, segment_starts[1:])
     return np.concatenate([s[:-lag] for s in segments]), np.concatenate([s[lag:] for s in segments])
+
+
+def _undefined(row: Mapping[str, Any], reason: str) -> dict[str, Any]:
+    """Every score is a float; counts and names are not."""
+    scores = {name: float("nan") for name, value in row.items() if isinstance(value, float)}
+    return {**row, **scores, "undefined": reason, "calibration_undefined": reason}
 
 
 def _row(level: str, scores: Mapping[str, Any]) -> dict[str, Any]:

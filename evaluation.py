@@ -138,8 +138,8 @@ class ClassificationScores:
 
     Args:
         rows: One dict per predictor ("model" or a baseline's name) and level ("window", "recording", "subject"):
-            level, predictor, accuracy, balanced_accuracy, roc_auc, n, n_per_class, undefined; see
-            `neurt.metrics.subject_classification`. Undefined is NaN.
+            level, predictor, and the scores, counts and reasons of
+            `neurt.metrics.subject_classification.unit_scores`. Undefined is NaN.
         subjects: One dict per animal: subject_id, label and decision (class ids), log_odds of class 1 (None with more
             than two classes), margin (log-probability of its own class minus the best other one's), num_recordings.
         class_names: The classes' names.

@@ -13,14 +13,29 @@ import datasets
 import evaluate
 import numpy as np
 from scipy.special import log_softmax
-from sklearn.metrics import accuracy_score, balanced_accuracy_score, roc_auc_score
+from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import accuracy_score, balanced_accuracy_score, matthews_corrcoef, roc_auc_score
 
 _DESCRIPTION = """
-Accuracy, balanced accuracy and ROC-AUC at three levels: single windows, recordings, subjects. A recording's score is
-the mean log-odds of its windows, a subject's the mean of its recordings' (each recording counts once, however many
-windows it has). The class with the larger mean log-probability is the decision; at log-odds of exactly 0, class 0.
-With more than two classes the log-probabilities are averaged and the AUC is the macro one-versus-rest AUC. Windows of
+How well classes are told apart, and how far probabilities can be believed, at three levels: single windows,
+recordings, subjects. A recording's score is the mean log-odds of its windows, a subject's the mean of its recordings'
+(each recording counts once, however many windows it has). The class with the larger mean log-probability is the
+decision; at log-odds of exactly 0, class 0. With more than two classes the log-probabilities are averaged. Windows of
 one animal are not independent: conclusions belong to the subject level.
+
+- accuracy, and balanced_accuracy: mean recall of the classes.
+- roc_auc: with more than two classes the macro one-versus-rest AUC.
+- mcc: Matthews' correlation of decisions and labels (Gorodkin's with more than two classes); 0 if one class is always
+  decided.
+- brier: mean over units of half the squared distance between the probabilities and the truth; with two classes that is
+  the mean of (probability of class 1 - label)^2. 0.25 is what even odds give with two classes.
+- log_loss: mean of -log(probability of the true class), in nats.
+- calibration_in_the_large: mean probability of class 1 minus its share; above 0, class 1 is expected too often.
+- calibration_slope: slope of a logistic regression of the labels on the log-odds. 1 is right; below 1 the
+  probabilities are too sure, above 1 not sure enough.
+
+Of calibration, mean and slope are all that a few dozen animals can tell; curves, and errors that are binned like them,
+need hundreds in each class (Van Calster et al. 2019, 10.1186/s12916-019-1466-7). Both are for two classes.
 """
 
 _INPUTS = """
@@ -31,8 +46,9 @@ Args:
     subject_id: Animal of each window, as strings.
 
 Returns:
-    A dict with "window", "recording" and "subject", each a dict of accuracy, balanced_accuracy, roc_auc, n,
-    n_per_class and undefined: why balanced accuracy and AUC are NaN (a class is missing at this level), else "".
+    A dict with "window", "recording" and "subject", each a dict of the scores above, n, n_per_class, undefined: why
+    balanced accuracy, AUC and MCC are NaN (a class is missing at this level), else "", and calibration_undefined: why
+    the slope is (or, with more than two classes, calibration in the large too), else "".
 """
 
 
@@ -128,23 +144,31 @@ def levels(windows: ScoredUnits) -> dict[str, ScoredUnits]:
 
 
 def unit_scores(units: ScoredUnits) -> dict:
-    """Accuracy, balanced accuracy and ROC-AUC of windows, recordings or subjects.
+    """Scores of windows, recordings or subjects, as the module's description defines them.
 
     Returns:
-        accuracy, balanced_accuracy, roc_auc, n, n_per_class, and undefined: why the second and third are NaN, or "".
+        accuracy, balanced_accuracy, roc_auc, mcc, brier, log_loss, calibration_in_the_large, calibration_slope, n,
+        n_per_class, undefined: why the second to fourth are NaN, or "", and calibration_undefined alike.
     """
-    n_per_class = np.bincount(units.labels, minlength=units.log_probabilities.shape[1])
+    num_classes = units.log_probabilities.shape[1]
+    n_per_class = np.bincount(units.labels, minlength=num_classes)
     missing = np.flatnonzero(n_per_class == 0)
+    reason = f"no unit of class {', '.join(map(str, missing))}" if len(missing) else ""
     nan = float("nan")
+    truth = np.eye(num_classes)[units.labels]
     return {
         "accuracy": float(accuracy_score(units.labels, units.decisions)),
         # With one class, scikit-learn's balanced accuracy is that class's recall, which always saying the same thing
         # brings to 1.
-        "balanced_accuracy": nan if len(missing) else float(balanced_accuracy_score(units.labels, units.decisions)),
-        "roc_auc": nan if len(missing) else _roc_auc(units),
+        "balanced_accuracy": nan if reason else float(balanced_accuracy_score(units.labels, units.decisions)),
+        "roc_auc": nan if reason else _roc_auc(units),
+        "mcc": nan if reason else float(matthews_corrcoef(units.labels, units.decisions)),
+        "brier": float(np.square(np.exp(units.log_probabilities) - truth).sum(axis=1).mean() / 2),
+        "log_loss": float(-units.log_probabilities[truth == 1].mean()),
+        **_calibration(units, reason),
         "n": len(units.labels),
         "n_per_class": n_per_class.tolist(),
-        "undefined": f"no unit of class {', '.join(map(str, missing))}" if len(missing) else "",
+        "undefined": reason,
     }
 
 
@@ -198,6 +222,34 @@ def _roc_auc(units):
         return float(roc_auc_score(units.labels, units.log_odds))
     one_against_rest = [roc_auc_score(units.labels == k, column) for k, column in enumerate(units.log_probabilities.T)]
     return float(np.mean(one_against_rest))
+
+
+def _calibration(units, missing):
+    """`missing` says which class is, or is empty."""
+    if units.log_probabilities.shape[1] != 2:
+        nan = float("nan")
+        reason = "calibration is given for two classes only"
+        return {"calibration_in_the_large": nan, "calibration_slope": nan, "calibration_undefined": reason}
+    slope, reason = (float("nan"), missing) if missing else _calibration_slope(units)
+    in_the_large = np.mean(np.exp(units.log_probabilities[:, 1]) - units.labels)
+    return {
+        "calibration_in_the_large": float(in_the_large),
+        "calibration_slope": slope,
+        "calibration_undefined": reason,
+    }
+
+
+def _calibration_slope(units):
+    """The slope, and why it is NaN, or an empty string."""
+    low, high = (units.log_odds[units.labels == k] for k in (0, 1))
+    if np.ptp(units.log_odds) == 0:
+        return float("nan"), "all scores are alike"
+    if low.max() <= high.min() or high.max() <= low.min():
+        return float("nan"), "the scores of the classes do not overlap"
+    # The solver's tolerance is absolute, so it is given scores of unit size; infinite C is no regularisation.
+    scale = units.log_odds.std()
+    fitted = LogisticRegression(C=np.inf, tol=1e-8, max_iter=1000).fit(units.log_odds[:, None] / scale, units.labels)
+    return float(fitted.coef_[0, 0] / scale), ""
 
 
 class SubjectClassification(evaluate.Metric):

@@ -11,7 +11,9 @@ from neurt.metrics.subject_classification import (
     scored_windows,
     subject_classification_scores,
 )
-from sklearn.metrics import roc_auc_score
+from scipy.optimize import minimize
+from scipy.special import expit
+from sklearn.metrics import brier_score_loss, log_loss, matthews_corrcoef, roc_auc_score
 
 MODULE = Path(__file__).parents[1] / "metrics" / "subject_classification.py"
 
@@ -55,13 +57,77 @@ def test_the_order_of_windows_does_not_matter():
     order = np.random.default_rng(0).permutation(8)
     shuffled = [np.array(values)[order] for values in (LOG_ODDS, LABELS, RECORDINGS, SUBJECTS)]
     expected = subject_classification_scores(LOG_ODDS, LABELS, RECORDINGS, SUBJECTS)
-    assert subject_classification_scores(*shuffled) == expected
+    for level, scores in subject_classification_scores(*shuffled).items():
+        assert scores.pop("n_per_class") == expected[level].pop("n_per_class")
+        assert scores == pytest.approx(expected[level])
+
+
+def scores_of(log_odds, labels):
+    """Of animals with one window each."""
+    names = [f"mouse {i}" for i in range(len(labels))]
+    return subject_classification_scores(log_odds, labels, names, names)["subject"]
+
+
+def test_probabilities_are_scored_as_by_hand():
+    # Probabilities of class 1: 1/4, 3/4, 3/4, 1/2.
+    scores = scores_of(np.log([1 / 3, 3, 3, 1]), [0, 0, 1, 1])
+    assert scores["brier"] == pytest.approx((1 / 16 + 9 / 16 + 1 / 16 + 1 / 4) / 4)
+    assert scores["log_loss"] == pytest.approx((np.log(4 / 3) + np.log(4) + np.log(4 / 3) + np.log(2)) / 4)
+    assert scores["calibration_in_the_large"] == pytest.approx(9 / 16 - 1 / 2)
+    # Even odds are decided as class 0: one of two is right in each class.
+    assert scores["mcc"] == 0
+
+
+def test_scores_of_two_classes_agree_with_scikit_learn():
+    rng = np.random.default_rng(0)
+    labels = np.repeat([0, 1], [9, 14])
+    log_odds = rng.normal(size=23) + labels
+    scores = scores_of(log_odds, labels)
+    assert scores["mcc"] == pytest.approx(matthews_corrcoef(labels, log_odds > 0))
+    assert scores["brier"] == pytest.approx(brier_score_loss(labels, expit(log_odds)))
+    assert scores["log_loss"] == pytest.approx(log_loss(labels, expit(log_odds)))
+
+
+@pytest.mark.parametrize("scale", [1e-3, 1, 50])
+def test_the_calibration_slope_is_that_of_the_likeliest_logistic_curve(scale):
+    rng = np.random.default_rng(1)
+    labels = np.repeat([0, 1], 12)
+    log_odds = rng.normal(size=24) + labels
+
+    def loss(curve):
+        return np.logaddexp(0, -(2 * labels - 1) * (curve[0] + curve[1] * log_odds)).sum()
+
+    slope = minimize(loss, [0, 1], tol=1e-10).x[1]
+    assert scores_of(scale * log_odds, labels)["calibration_slope"] == pytest.approx(slope / scale, rel=1e-4)
+
+
+def test_the_calibration_slope_is_one_where_the_probabilities_are_right_and_a_half_where_twice_too_sure():
+    # Of four animals at each of two scores, one and three are of class 1: log-odds of -ln 3 and ln 3.
+    labels, log_odds = [0, 0, 0, 1, 0, 1, 1, 1], np.repeat([-np.log(3), np.log(3)], 4)
+    right, too_sure = scores_of(log_odds, labels), scores_of(2 * log_odds, labels)
+    assert (right["calibration_slope"], right["calibration_in_the_large"]) == pytest.approx((1, 0), abs=1e-6)
+    assert (too_sure["calibration_slope"], too_sure["calibration_undefined"]) == (pytest.approx(0.5), "")
+
+
+@pytest.mark.parametrize(
+    ("log_odds", "reason"),
+    [
+        ([-2, -1, 1, 2], "the scores of the classes do not overlap"),
+        ([2, 1, 1, -2], "the scores of the classes do not overlap"),
+        ([1, 1, 1, 1], "all scores are alike"),
+    ],
+)
+def test_a_calibration_slope_that_nothing_limits_is_not_given(log_odds, reason):
+    scores = scores_of(log_odds, [0, 0, 1, 1])
+    assert np.isnan(scores["calibration_slope"]) and scores["calibration_undefined"] == reason
+    assert scores["undefined"] == "" and np.isfinite(scores["calibration_in_the_large"])
 
 
 def test_extreme_logits_stay_finite():
     result = subject_classification_scores([-1e4, 1e4], [0, 1], ["r", "s"], ["a", "b"])
     assert result["subject"]["roc_auc"] == 1
-    assert result["subject"]["accuracy"] == 1
+    assert result["subject"]["accuracy"] == result["subject"]["mcc"] == 1
+    assert result["subject"]["brier"] == result["subject"]["log_loss"] == 0
 
 
 def test_log_odds_of_zero_are_decided_as_class_0():
@@ -83,15 +149,25 @@ def test_three_classes_average_log_probabilities_and_the_auc_one_against_the_res
     truth = labels[::4]
     expected = roc_auc_score(truth, probabilities, multi_class="ovr", average="macro")
     assert result["subject"]["roc_auc"] == pytest.approx(expected)
-    assert result["subject"]["accuracy"] == np.mean(means.argmax(axis=1) == truth)
+    subject = result["subject"]
+    assert subject["accuracy"] == np.mean(means.argmax(axis=1) == truth)
+    assert subject["mcc"] == pytest.approx(matthews_corrcoef(truth, means.argmax(axis=1)))
+    assert subject["log_loss"] == pytest.approx(log_loss(truth, probabilities))
+    one_by_one = [brier_score_loss(truth == k, probabilities[:, k]) for k in range(3)]
+    assert subject["brier"] == pytest.approx(sum(one_by_one) / 2)
+    assert np.isnan(subject["calibration_slope"]) and np.isnan(subject["calibration_in_the_large"])
+    assert subject["calibration_undefined"] == "calibration is given for two classes only"
 
 
-def test_one_class_leaves_the_accuracy_and_names_why_the_rest_is_undefined():
+def test_one_class_leaves_what_needs_no_other_and_names_why_the_rest_is_undefined():
     result = subject_classification_scores([1.0, -1.0, 2.0], [1, 1, 1], ["r", "r", "s"], ["a", "a", "b"])
     for level, accuracy in {"window": 2 / 3, "recording": 1 / 2, "subject": 1 / 2}.items():
         assert result[level]["accuracy"] == pytest.approx(accuracy)
-        assert np.isnan(result[level]["roc_auc"]) and np.isnan(result[level]["balanced_accuracy"])
-        assert result[level]["undefined"] == "no unit of class 0"
+        for name in ("balanced_accuracy", "roc_auc", "mcc", "calibration_slope"):
+            assert np.isnan(result[level][name])
+        for name in ("brier", "log_loss", "calibration_in_the_large"):
+            assert np.isfinite(result[level][name])
+        assert result[level]["undefined"] == result[level]["calibration_undefined"] == "no unit of class 0"
 
 
 @pytest.mark.parametrize(
