@@ -4,7 +4,7 @@ import itertools
 
 import numpy as np
 import pytest
-from neurt.crossval.permutations import num_labellings, permutation_test, power_note
+from neurt.crossval.permutations import num_groupings, num_labellings, permutation_test, power_note
 from scipy.stats import permutation_test as scipy_permutation_test
 from scipy.stats import spearmanr
 
@@ -21,7 +21,7 @@ def test_an_exact_p_is_the_share_of_labellings_that_are_as_good():
     # Of six ways to choose two of 1, 2, 3, 4, only {3, 4} is better than {2, 4}.
     found = permutation_test(difference_of([1, 3, 2, 4]), np.array([0, 0, 1, 1]), ALIKE[:4])
     assert found.exact and found.num_labellings == 6
-    assert (found.statistic, found.p_value, found.smallest_p) == (1, 2 / 6, 1 / 6)
+    assert (found.statistic, found.p_value) == (1, 2 / 6)
     assert sorted(found.null) == [-2, -1, 0, 0, 2]
 
 
@@ -145,9 +145,48 @@ def test_ties_make_p_larger_never_smaller():
     def accuracy(values):
         return lambda labelling: np.mean((values > 0) == labelling)
 
-    p_values = np.array([permutation_test(accuracy(rng.normal(size=6)), targets, ALIKE).p_value for _ in range(300)])
+    p_values = np.array([permutation_test(accuracy(rng.normal(size=6)), targets, ALIKE).p_value for _ in range(150)])
     for level in (0.05, 0.1, 0.25, 0.5):
-        assert np.mean(p_values <= level) < level + 3 * (level * (1 - level) / 300) ** 0.5
+        assert np.mean(p_values <= level) < level + 3 * (level * (1 - level) / 150) ** 0.5
+
+
+def test_learners_score_two_labellings_alike_if_only_the_names_of_the_classes_are_exchanged():
+    values, targets = np.array([0, 1, 2, 10, 11, 12.0]), np.array([0, 0, 0, 1, 1, 1])
+
+    def leave_pair_out_auc(labels):
+        pairs = list(itertools.product(np.flatnonzero(labels == 0), np.flatnonzero(labels == 1)))
+        right = 0
+        for pair in pairs:
+            means = [np.delete(values, pair)[np.delete(labels, pair) == k].mean() for k in (0, 1)]
+            right += (values[pair[1]] - values[pair[0]]) * (means[1] - means[0]) > 0
+        return right / len(pairs)
+
+    found = permutation_test(leave_pair_out_auc, targets, ALIKE)
+    # No groups could be further apart.
+    assert (found.statistic, found.p_value, found.smallest_p) == (1, 2 / 20, 2 / 20)
+
+
+def test_groupings_are_labellings_whose_classes_have_no_names():
+    def counted(targets, strata):
+        """Labellings as sets of sets of subjects; one has the sizes of classes that are, in each stratum."""
+        orders = {order for order in itertools.permutations(targets) if sizes(order, strata) == sizes(targets, strata)}
+        members = ({k: frozenset(i for i, t in enumerate(o) if t == k) for k in set(o)}.values() for o in orders)
+        return len({frozenset(groups) for groups in members})
+
+    def sizes(labels, strata):
+        return sorted(zip(strata, labels, strict=True))
+
+    for targets in (
+        [0, 0, 0, 1, 1, 1],
+        [0, 0, 1, 1, 1, 1],
+        [0, 0, 1, 1, 2, 2],
+        [0, 1, 2, 2, 2, 2],
+        [0, 1, 0, 1, 0, 1],
+    ):
+        for strata in ("aaaaaa", "aaabbb", "ababab"):
+            assert num_groupings(targets, tuple(strata)) == counted(targets, strata)
+    # Numbers are no names.
+    assert num_groupings([1.0, 1, 2, 2], ALIKE[:4]) == 6
 
 
 def test_labels_given_out_by_cage_can_show_nothing():
@@ -157,18 +196,17 @@ def test_labels_given_out_by_cage_can_show_nothing():
 
 
 def test_the_note_says_how_small_p_can_become_and_when_that_is_not_small_enough():
-    assert power_note([0, 0, 1, 1], ALIKE[:4]) == (
-        "Labels can be dealt out to these subjects in 6 ways, so p cannot be below 0.17: no result can be significant."
-    )
-    assert power_note([0, 0, 1, 1], tuple("aabb")) == (
-        "Labels can be dealt out to these subjects in 1 way within their strata, so p cannot be below 1: "
-        "no result can be significant."
-    )
+    start = "Labels can be dealt out to these subjects in "
+    for targets, strata, end in [
+        ([0, 0, 0, 1, 1], "aaaaa", "10 ways, so p cannot be below 0.1: no result can be significant."),
+        ([0, 0, 0, 1, 1, 1, 1], "aaaaaaa", "35 ways, so p cannot be below 0.029."),
+        ([0, 0, 0, 0, 0, 1], "aaaaaa", "6 ways, so p cannot be below 0.17: no result can be significant."),
+        ([0, 0, 1, 1], "aabb", "1 way within their strata, so p cannot be below 1: no result can be significant."),
+        (np.arange(200.0), "a" * 200, "more than 999 ways, so p cannot be below 0.001."),
+    ]:
+        assert power_note(targets, tuple(strata), most=999) == start + end
     assert power_note([0, 0, 0, 1, 1, 1], ALIKE) == (
-        "Labels can be dealt out to these subjects in 20 ways, so p cannot be below 0.05."
-    )
-    assert power_note(np.arange(200.0), ("",) * 200, most=999) == (
-        "Labels can be dealt out to these subjects in more than 999 ways, so p cannot be below 0.001."
+        f"{start}20 ways, which make 10 different groupings, so p cannot be below 0.1: no result can be significant."
     )
 
 
