@@ -70,10 +70,23 @@ def simulate(
     noise: Annotated[float, _in_recording(help="Median white noise in dF/F per √Hz.")] = 0.048,
     drift: Annotated[float, _in_recording(help="Standard deviation of slow drift in dF/F.")] = 0.07,
     neuropil: Annotated[float, _in_recording(help="Share of the surroundings' signal that leaks in.")] = 0.2,
-    effect_size: Annotated[float, _in_effect(help="Planted neurons fire at 1 + this times their rate.")] = 2.0,
+    effect: Annotated[
+        str,
+        _in_effect(
+            help="hyperactivity; variability of firing rates over time, their means kept; or synchrony of neighbours, "
+            "which no single trace shows (needs --neuropil 0)."
+        ),
+    ] = "hyperactivity",
+    effect_size: Annotated[
+        float,
+        _in_effect(
+            help="1 + this multiplies rates (hyperactivity) or the SD of their logarithm over time (variability), or "
+            "divides the variance of the drive that neighbours do not share (synchrony)."
+        ),
+    ] = 2.0,
     effect_share: Annotated[float, _in_effect(help="Share of neurons planted in mice of the planted group.")] = 0.5,
 ) -> None:
-    """Simulate mice in two groups, one hyperactive, and write down what was planted in ground_truth.json.
+    """Simulate mice in two groups, plant an effect in one, and write down where in ground_truth.json.
 
     The label is group: control or planted. Everything is simulated; no animal was recorded.
     """

@@ -3,6 +3,9 @@
 The mouse is the statistical unit: rates, amplitudes, noise, coupling and decay time vary from mouse to mouse, in both
 groups alike. Every draw has its own generator, addressed by what is drawn, mouse, session and field. So adding mice or
 sessions changes none of the others, and planting an effect changes the spikes of planted neurons only.
+
+Three effects can be planted (`EFFECTS`). Synchrony is invisible to any statistic of single traces: each trace of the
+planted group follows the law it follows in the control group, and only what neighbours have in common differs.
 """
 
 import dataclasses
@@ -21,18 +24,21 @@ from .recording import SIMULATED, Recording
 from .simulate_activity import (
     INDICATORS,
     calcium,
+    hyperactivity,
     latent_loadings,
     local_average,
+    local_mixture,
     modulated_rates,
     place_neurons,
     smooth_noise,
+    synchrony,
+    variability,
 )
-from .simulation_config import SimulationConfig
+from .simulation_config import EFFECTS, SimulationConfig
 from .write_arrays import write_arrays
 from .write_nwb import write_scan
 
 GROUPS = ("control", "planted")
-EFFECT = "hyperactivity"
 # The indicator starts empty; several decay times are simulated before the first frame and cut off.
 WARM_UP = 5.0
 # Raw fluorescence at rest in arbitrary units, and its spread over neurons. No other unit depends on them.
@@ -88,13 +94,14 @@ def simulate_study(config: SimulationConfig) -> tuple[Iterator[Recording], dict[
     Returns:
         Recordings with raw fluorescence in arbitrary units, positions in µm and the label "group", which is "control"
         or "planted"; and the ground truth, a dict that can be written as JSON: the configuration, the effect, and for
-        each recording the planted roi_ids with the factor on their rate.
+        each recording the planted roi_ids with the factor on what `EFFECTS` names ("rate_factor", "coupling_factor" or
+        "private_drive_variance_factor").
     """
     places = _places(config)
     truth = {
         "simulated": "Simulated data: no animal was recorded.",
         "config": dataclasses.asdict(config),
-        "effect": EFFECT,
+        "effect": config.effect,
         "recordings": [_ground_truth(config, place) for place in places],
     }
     return (simulate_recording(config, place) for place in places), truth
@@ -140,7 +147,8 @@ def summarise(truth: Mapping[str, Any]) -> str:
     )
     if not planted:
         return line + "nothing planted"
-    line += f"planted {truth['effect']}, firing rates × {planted[0]['rate_factor']:g}"
+    quantity = EFFECTS[truth["effect"]]
+    line += f"planted {truth['effect']}, {quantity.replace('_', ' ')} × {planted[0][f'{quantity}_factor']:g}"
     return line + f" in {len(planted[0]['planted_roi_ids'])} neurons of each of {len(planted)} recordings"
 
 
@@ -174,30 +182,39 @@ def simulate_spikes(config: SimulationConfig, place: Place, population: Populati
 
     The first W frames, which last `WARM_UP` s, precede the recording.
     """
-    drive = _drive(config, place, population.loadings)
+    planted = _planted(config, population, group)
+    drive = _drive(config, place, population, planted)
     rates = modulated_rates(population.rates, drive, population.coupling)
-    if group == "planted":
-        rates = hyperactivity(rates, population.planted, config.effect_size)
+    if config.effect == "hyperactivity":
+        rates = hyperactivity(rates, planted, config.effect_factor)
+    if config.effect == "variability":
+        rates = variability(rates, planted, drive, population.coupling * config.effect_factor)
     # A generator for each neuron: more spikes of one shift the draws of no other.
     generators = _generator(config, "spikes", place.mouse, place.session, place.field).spawn(len(rates))
     return np.stack([rng.poisson(row / config.sampling_rate) for rng, row in zip(generators, rates, strict=True)])
 
 
-def _drive(config, place, loadings):
+def _planted(config, population, group):
+    """Which regions (N,) the effect changes in a mouse of this group: none where there is no effect."""
+    return population.planted & (group == "planted" and config.effect_size != 0)
+
+
+def _drive(config, place, population, planted):
     """What modulates the neurons, (N, W + T) of unit variance: the session's latents and each neuron's own."""
     frames = round(WARM_UP * config.sampling_rate) + config.frames
-    session = _generator(config, "latents", place.mouse, place.session)
-    field = _generator(config, "private drive", place.mouse, place.session, place.field)
-    latents, private = (
-        smooth_noise((count, frames), config.drive_time, config.sampling_rate, generator)
-        for count, generator in ((config.latents, session), (len(loadings), field))
-    )
-    return np.sqrt(config.shared_drive) * (loadings @ latents) + np.sqrt(1 - config.shared_drive) * private
 
+    def course(stream, count, *address):
+        generator = _generator(config, stream, *address)
+        return smooth_noise((count, frames), config.drive_time, config.sampling_rate, generator)
 
-def hyperactivity(rates: np.ndarray, planted: np.ndarray, effect_size: float) -> np.ndarray:
-    """Multiply the rates (N, T) of the neurons in `planted` (N,) by 1 + effect_size; 0 changes no bit."""
-    return rates * np.where(planted, 1 + effect_size, 1.0)[:, None]
+    address = dataclasses.astuple(place)
+    shared = population.loadings @ course("latents", config.latents, place.mouse, place.session)
+    private = course("private drive", len(planted), *address)
+    if config.effect == "synchrony":
+        sources = course("local drive", len(planted), *address)
+        local = local_mixture(sources, population.positions, config.latent_length)
+        private = synchrony(private, planted, local, config.effect_factor)
+    return np.sqrt(config.shared_drive) * shared + np.sqrt(1 - config.shared_drive) * private
 
 
 def draw_population(config: SimulationConfig, place: Place) -> Population:
@@ -247,15 +264,14 @@ def _places(config):
 
 
 def _ground_truth(config, place):
-    has_effect = place.group == "planted" and config.effect_size != 0
-    planted = draw_population(config, place).planted & has_effect
+    planted = _planted(config, draw_population(config, place), place.group)
     return {
         "recording_id": place.recording_id,
         "subject_id": place.subject_id,
         "field": place.field,
         "group": place.group,
         "planted_roi_ids": [roi for roi, is_planted in zip(_roi_ids(config), planted, strict=True) if is_planted],
-        "rate_factor": 1 + config.effect_size if has_effect else 1.0,
+        f"{EFFECTS[config.effect]}_factor": config.effect_factor if planted.any() else 1.0,
     }
 
 
@@ -267,7 +283,8 @@ def _roi_ids(config):
     return tuple(str(number) for number in range(1, _num_rois(config) + 1))
 
 
-_STREAMS = ("mouse", "neurons", "latents", "private drive", "spikes", "noise")
+# The place of a stream is part of its seed: new ones go to the end.
+_STREAMS = ("mouse", "neurons", "latents", "private drive", "spikes", "noise", "local drive")
 
 
 def _generator(config, stream: str, mouse: int, session: int = 0, field: int = 0) -> np.random.Generator:

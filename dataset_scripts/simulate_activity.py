@@ -79,6 +79,44 @@ def modulated_rates(base_rates: np.ndarray, drive: np.ndarray, coupling: float) 
     return base_rates[:, None] * np.exp(coupling * drive - coupling**2 / 2)
 
 
+def hyperactivity(rates: np.ndarray, planted: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the rates (N, T) of the neurons in `planted` (N,) by `factor`."""
+    return rates * np.where(planted, factor, 1.0)[:, None]
+
+
+def variability(rates: np.ndarray, planted: np.ndarray, drive: np.ndarray, coupling: float) -> np.ndarray:
+    """Let the rates (N, T) of the neurons in `planted` (N,) follow exp(coupling × drive), and keep their means.
+
+    It is the mean over these T frames that is kept, neuron by neuron. `modulated_rates` would keep the expectation
+    only: under strong coupling that rests on excursions which most recordings are too short to have, so that a typical
+    neuron would fire less.
+    """
+    # Relative to the largest value, so that no coupling overflows.
+    course = np.exp(coupling * (drive - drive.max(axis=1, keepdims=True)))
+    varied = rates.mean(axis=1, keepdims=True) * course / course.mean(axis=1, keepdims=True)
+    return np.where(planted[:, None], varied, rates)
+
+
+def synchrony(private: np.ndarray, planted: np.ndarray, local: np.ndarray, factor: float) -> np.ndarray:
+    """Multiply the variance of the private drive (N, T) of the neurons in `planted` (N,) by `factor`, 0 to 1.
+
+    What is missing is made up from the `local` drive (N, T), which is independent, Gaussian, and of the same law for
+    each neuron alone. So is the sum.
+    """
+    kept = np.where(planted, factor, 1.0)[:, None]
+    return np.sqrt(kept) * private + np.sqrt(1 - kept) * local
+
+
+def local_mixture(sources: np.ndarray, positions: np.ndarray, length: float) -> np.ndarray:
+    """Mix independent sources (N, T) of one law into Gaussian drives (N, T) of that law which neighbours share.
+
+    Weights fall as exp(-d² / length²), d and length in µm; where neurons lie dense, drives correlate as
+    exp(-d² / 2 length²), as those of latents do. A neuron without neighbours keeps its own source.
+    """
+    weights = np.exp(-((cdist(positions, positions) / length) ** 2))
+    return weights / np.linalg.norm(weights, axis=1, keepdims=True) @ sources
+
+
 def calcium(spikes: np.ndarray, rise: float, decay: float, sampling_rate: float) -> np.ndarray:
     """Return the indicator's response (N, T) to spike counts (N, T); one spike peaks at 1.
 

@@ -18,6 +18,9 @@ _POSITIVE += ("amplitude", "drift_time", "neuropil_length")
 _NOT_NEGATIVE = ("rate_spread", "coupling", "amplitude_spread", "noise", "noise_spread", "drift", "neuropil")
 _NOT_NEGATIVE += ("mouse_spread",)
 
+# What can be planted, and the quantity of planted neurons that each multiplies.
+EFFECTS = {"hyperactivity": "rate", "variability": "coupling", "synchrony": "private_drive_variance"}
+
 
 @dataclasses.dataclass(frozen=True)
 class SimulationConfig:
@@ -50,8 +53,15 @@ class SimulationConfig:
         neuropil: How much of the mean signal of the surroundings leaks into each trace, as a share of it.
         neuropil_length: Distance in µm over which the surroundings fade.
         mouse_spread: Spread over mice of each of rate, amplitude, noise, coupling and decay time.
-        effect_size: Planted neurons of the planted group fire at 1 + effect_size times their rate; above -1.
-        effect_share: Share of the neurons that are planted in each mouse of the planted group, 0 to 1.
+        effect: What distinguishes planted neurons of the planted group. "hyperactivity": they fire more.
+            "variability": their rates vary more over time, around the same mean. "synchrony": they share more of their
+            drive with their neighbours, and no single trace tells; `neuropil` must be 0 then.
+        effect_size: How strong the effect is, without unit; 0 is none. Multiplied by 1 + effect_size are the rates
+            ("hyperactivity") or the coupling, the mean of each rate over the recording being kept ("variability").
+            Divided by it is the variance of the private drive, and what is taken away is shared with planted neurons
+            within about `latent_length` ("synchrony"). Above -1; for "synchrony" at least 0.
+        effect_share: Share of the neurons that are planted in each mouse of the planted group, 0 to 1. Synchrony grows
+            between planted neurons only, so near pairs are affected with about the square of this share.
         seed: Start of all random draws; the same seed gives the same study.
 
     Raises:
@@ -84,6 +94,7 @@ class SimulationConfig:
     neuropil: float = 0.2
     neuropil_length: float = 40.0
     mouse_spread: float = 0.1
+    effect: str = "hyperactivity"
     effect_size: float = 2.0
     effect_share: float = 0.5
     seed: int = 0
@@ -99,8 +110,7 @@ class SimulationConfig:
             self._check("field_of_view", Real, size, "a width and a height in µm above 0", math.ulp(0.0))
         for name in ("shared_drive", "effect_share"):
             self._check(name, Real, getattr(self, name), "a share from 0 to 1", 0, 1)
-        never_silent = "a number above -1, for planted rates are multiplied by 1 + effect_size"
-        self._check("effect_size", Real, self.effect_size, never_silent, math.nextafter(-1, 0))
+        self._check_effect()
         if self.indicator not in INDICATORS:
             raise self._error("indicator", f"one of {', '.join(INDICATORS)}")
         if self.frames < MIN_FRAMES:
@@ -108,12 +118,36 @@ class SimulationConfig:
             raise self._error("duration", f"at least {MIN_FRAMES} frames ({least:g} s at {self.sampling_rate:g} Hz)")
         check_room(self.neurons + self.artifacts, self.field_of_view, self.min_distance)
 
+    def _check_effect(self):
+        if self.effect not in EFFECTS:
+            raise self._error("effect", f"one of {', '.join(EFFECTS)}")
+        least, words = (0, "at least 0") if self.effect == "synchrony" else (math.nextafter(-1, 0), "above -1")
+        self._check("effect_size", Real, self.effect_size, f"a finite number {words}, for {self.effect}", least)
+        if self.effect == "hyperactivity" or self.effect_size == 0:
+            return
+        if self.coupling == 0:
+            raise self._error("coupling", f"a number above 0, for without drive there is no {self.effect}")
+        if self.effect == "synchrony":
+            self._check_synchrony()
+
+    def _check_synchrony(self):
+        if self.shared_drive == 1:
+            raise self._error("shared_drive", "a share below 1, for synchrony is taken from the private drive")
+        if self.neuropil > 0:
+            # Synchronous neighbours leak in together with the neuron's own signal, which widens its trace.
+            raise self._error("neuropil", "0 with synchrony, which leaking neighbours would show in single traces")
+
     def _check(self, name, kind, value, expected, least, most=sys.float_info.max):
         if not isinstance(value, kind) or not least <= value <= most:
             raise self._error(name, expected)
 
     def _error(self, name: str, expected: str) -> ValueError:
         return ValueError(f"{name} of the simulation: expected {expected}, got {getattr(self, name)!r}")
+
+    @property
+    def effect_factor(self) -> float:
+        """By what the effect multiplies the quantity of planted neurons that `EFFECTS` names."""
+        return 1 / (1 + self.effect_size) if self.effect == "synchrony" else 1 + self.effect_size
 
     @property
     def frames(self) -> int:

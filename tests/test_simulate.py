@@ -347,14 +347,14 @@ def test_the_command_says_simulated_and_has_the_defaults_of_the_configuration(tm
 def test_every_option_of_the_command_reaches_the_configuration(tmp_path, monkeypatch):
     options = dict(seed=5, subjects_per_group=1, sessions=2, fields=2, neurons=9, artifacts=1, mouse_spread=0.3)
     options |= dict(duration=20.0, sampling_rate=4.0, indicator="GCaMP6f", noise=0.01, drift=0.02, neuropil=0.03)
-    options |= dict(effect_size=0.7, effect_share=0.25)
+    options |= dict(effect="variability", effect_size=0.7, effect_share=0.25)
     flags = [part for name, value in options.items() for part in (f"--{name.replace('_', '-')}", value)]
     assert run(monkeypatch, "--output", tmp_path / "study", "--field-of-view", 200, 150, *flags) == 0
     stored = json.loads((tmp_path / "study" / "ground_truth.json").read_text())["config"]
     assert stored == dataclasses.asdict(SimulationConfig(**options)) | {"field_of_view": [200.0, 150.0]}
 
 
-@pytest.mark.parametrize("arguments", [("--format", "hdf5"), ("--neurons", 0), ("--sampling-rate", "nan")])
+@pytest.mark.parametrize("arguments", [("--format", "hdf5"), ("--neurons", 0), ("--effect", "synchrony")])
 def test_bad_options_end_with_one_line_code_2_and_nothing_written(arguments, tmp_path, monkeypatch, capsys):
     assert run(monkeypatch, "--output", tmp_path / "study", *arguments) == 2
     error = capsys.readouterr().err
