@@ -86,12 +86,12 @@ class NeurtConfig(PreTrainedConfig):
     num_channels: int = 5
     max_position_embeddings: int = 512
     hidden_act: str = "relu"
-    layer_norm_eps: float = 1e-12
+    layer_norm_eps: float | int = 1e-12
     hidden_dropout_prob: float | int = 0.0
     attention_probs_dropout_prob: float | int = 0.0
     norm_first: bool = True
     position_embedding_type: str = "rotary"
-    rope_theta: float = 100.0
+    rope_theta: float | int = 100.0
     input_kernel_size: int = 9
     embedding_norm: bool = False
     share_layers: bool = False
@@ -104,7 +104,7 @@ class NeurtConfig(PreTrainedConfig):
     predict_correction: bool = True
     relative_loss: bool = True
     use_sampling_rate: bool = True
-    default_sampling_rate: float = 8.0
+    default_sampling_rate: float | int = 8.0
     pretraining_subjects: list[str] | None = None
 
     def __post_init__(self, **kwargs):

@@ -40,7 +40,8 @@ class NeurtModelOutput(ModelOutput):
         scale: (B, 1, C), what each channel was divided by; None unless `standardize_windows`.
         correction_unit: (B, 1, C), what a decoded correction of 1 adds to `filled_values`; None unless
             `predict_correction`.
-        hidden_states: The embedded input and each layer's output, (B, T, D) each.
+        hidden_states: The embedded input and each layer's output, (B, T, D) each; the last one normalised if
+            `norm_first`.
         attentions: Each layer's attention weights, (B, H, T, T) each.
     """
 
@@ -59,7 +60,8 @@ class NeurtMaskedSignalModelingOutput(ModelOutput):
     """Output of the masked model.
 
     Args:
-        loss: Mean squared error over hidden, real positions; None without `bool_masked_pos`.
+        loss: Mean squared error over hidden, real positions, in units of what filling alone errs by if
+            `relative_loss`; None without `bool_masked_pos`.
         reconstruction: (B, T, C), the predicted signal at every frame, in the scale of `input_values`.
         hidden_states: As in `NeurtModelOutput`.
         attentions: As in `NeurtModelOutput`.

@@ -5,4 +5,4 @@ import numpy as np
 
 def evenly_spaced(total: int, most: int) -> np.ndarray:
     """Indices of at most `most` of `total` things in a row, the first and the last among them; all if they are few."""
-    return np.unique(np.linspace(0, total - 1, most).round().astype(int))
+    return np.linspace(0, total - 1, min(total, most)).round().astype(int)

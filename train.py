@@ -3,7 +3,7 @@
     neurt pretrain BUILD --output MODEL                                        one process, on a GPU if there is one
     neurt finetune BUILD --model MODEL --label genotype --output CLASSIFIER
 
-What several processes share out they start with `accelerate launch`, the same for both commands:
+Several processes share the work when they are started with `accelerate launch`, the same for both commands:
 
     accelerate launch --multi_gpu --num_processes 8 \\
         -m neurt.train pretrain BUILD --output MODEL --mixed-precision bf16            eight GPUs of one machine

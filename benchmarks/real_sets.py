@@ -27,8 +27,6 @@ SETS = (
     "minian_ca1",
     "suite2p_plane0",
 )
-# The licence allows what is trained on these to be released.
-TRAINABLE = ("park_v1", "suite2p_plane0")
 
 
 def real_data_folder() -> Path:

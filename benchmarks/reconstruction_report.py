@@ -122,6 +122,8 @@ def best_row(task: Mapping[str, Any], channel: str, among: Sequence[str]) -> dic
 def judged(criterion: str, rows: Iterable[Mapping[str, Any]], goal: float = 1.0) -> list[str]:
     """The criterion, each channel's ratio, and the verdict: which channels fail, which pass without certainty."""
     rows = list(rows)
+    if not rows:
+        return [criterion, "", "not measured"]
     ratios = "; ".join(f"{row['channel']} {with_brackets(row, 'ratio', 2)}" for row in rows)
     failed = [row["channel"] for row in rows if not row["ratio"] <= goal]
     if failed:

@@ -98,7 +98,7 @@ def write_corpus(
         ValueError: If the output exists.
     """
     parameters = {"simulated": True, "corpus": dataclasses.asdict(config), "ranges": RANGES, "treatments": TREATMENTS}
-    write_build(progress(simulate_corpus(config)), output, builder="neurt simulate", parameters=parameters)
+    write_build(progress(simulate_corpus(config)), output, builder="neurt simulate-corpus", parameters=parameters)
 
 
 def simulate_corpus(config: CorpusConfig) -> Iterator[Recording]:
@@ -116,9 +116,9 @@ def corpus_recording(config: CorpusConfig, number: int) -> Recording:
     return Recording(
         traces=traces.astype(np.float32),
         sampling_rate=drawn["sampling_rate"],
-        recording_id=f"corpus{number:05d}",
-        subject_id=f"corpus{number % SUBJECTS:02d}",
-        session_id=f"corpus{number:05d}",
+        recording_id=f"corpus{config.seed}-{number:05d}",
+        subject_id=f"corpus{config.seed}-{number % SUBJECTS:02d}",
+        session_id=f"corpus{config.seed}-{number:05d}",
         roi_ids=tuple(map(str, range(1, len(traces) + 1))),
         centroids=positions.astype(np.float32),
         coordinate_unit="um",

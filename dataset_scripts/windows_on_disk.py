@@ -5,9 +5,9 @@ processes share it, as if all were in memory; only pages that are read are. A st
 but has no random access, on which the order of an epoch and its exact resumption rest.
 """
 
-import dataclasses
 import hashlib
 from collections.abc import Iterable
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -35,11 +35,28 @@ class StoredWindowDataset(WindowDataset):
         super().__init__(recordings, processor, **options)
 
     def _add(self, windows: RecordingWindows):
-        super()._add(dataclasses.replace(windows, channels=on_disk(windows.channels, self._folder)))
+        super()._add(replace(windows, channels=on_disk(windows.channels, self._folder)))
 
 
-def on_disk(values: np.ndarray, folder: Path) -> np.ndarray:
-    """The same values, read-only and memory-mapped from a file.
+@dataclass(frozen=True)
+class StoredArray:
+    """An array in a file that is opened anew for each row: no system lets thousands of files stay open.
+
+    Args:
+        path: A `.npy` file.
+        shape: Of the array.
+    """
+
+    path: Path
+    shape: tuple[int, ...]
+
+    def __getitem__(self, row: int) -> np.ndarray:
+        """One row, read-only and memory-mapped."""
+        return np.load(self.path, mmap_mode="r")[row]
+
+
+def on_disk(values: np.ndarray, folder: Path) -> StoredArray:
+    """The same values, in a file.
 
     Args:
         values: An array.
@@ -52,4 +69,4 @@ def on_disk(values: np.ndarray, folder: Path) -> np.ndarray:
     if not path.exists():
         with file_aside(path, replace=True) as aside:
             np.save(aside, values)
-    return np.load(path, mmap_mode="r")
+    return StoredArray(path, values.shape)

@@ -338,6 +338,7 @@ def test_a_verdict_names_what_fails_and_what_is_uncertain():
         return {"channel": channel, "ratio": ratio, "ratio_interval": [0.5, high]}
 
     assert judged("x", [row("own", 0.8, 0.9)])[1:] == ["own 0.80 [0.50, 0.90]", "PASS"]
+    assert judged("x", [])[1:] == ["", "not measured"]
     assert judged("x", [row("own", 0.8, 0.9), row("far SD", 0.9, 1.2)])[2] == (
         "PASS (interval reaches beyond 1: far SD)"
     )

@@ -11,3 +11,4 @@ def test_indices_are_spread_from_the_first_to_the_last():
 def test_of_few_things_all_are_taken_once():
     assert evenly_spaced(4, 100).tolist() == [0, 1, 2, 3]
     assert evenly_spaced(1, 5).tolist() == [0]
+    assert evenly_spaced(0, 5).tolist() == []

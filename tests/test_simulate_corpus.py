@@ -122,7 +122,7 @@ def test_the_command_writes_a_build(tmp_path, monkeypatch, capsys):
         main()
     assert not ended.value.code
     written = list(read_build(tmp_path / "build"))
-    assert [recording.recording_id for recording in written] == ["corpus00001", "corpus00002", "corpus00003"]
+    assert [recording.recording_id for recording in written] == ["corpus0-00001", "corpus0-00002", "corpus0-00003"]
     assert "simulated 3 recordings" in capsys.readouterr().out
 
 

@@ -35,6 +35,23 @@ def test_the_first_loss_is_the_mean_squared_error_over_everything_hidden_in_the_
     assert log[0]["loss"] == pytest.approx(errors.square().mean().item(), rel=1e-6)
 
 
+def test_an_error_between_two_pieces_of_a_batch_is_no_part_of_the_next_run(tmp_path, tiny_model, monkeypatch):
+    expected = train(tiny_model(), tmp_path / "alone", accumulation_steps=2)
+    model = tiny_model()
+    forward, calls = model.forward, []
+
+    def interrupted(**inputs):
+        calls.append(1)
+        if len(calls) == 4:  # the pieces are tried once, before the first step
+            raise KeyboardInterrupt
+        return forward(**inputs)
+
+    monkeypatch.setattr(model, "forward", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        train(model, tmp_path / "interrupted", accumulation_steps=2)
+    assert train(tiny_model(), tmp_path / "after", accumulation_steps=2) == expected
+
+
 def test_the_same_seed_gives_the_same_training_and_another_seed_another(tmp_path, tiny_model):
     first, second, third = tiny_model(), tiny_model(), tiny_model()
     log = train(first, tmp_path / "1", epochs=1)

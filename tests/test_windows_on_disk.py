@@ -1,6 +1,7 @@
 """Windows on disk are those in memory, and train the same; memory holds none of them."""
 
 import json
+import resource
 
 import numpy as np
 import pytest
@@ -58,7 +59,7 @@ def test_windows_on_disk_are_those_in_memory(build, tmp_path):
 
 def test_channels_are_mapped_and_written_once(build, tmp_path):
     disk = StoredWindowDataset(read_build(build), PROCESSOR, tmp_path)
-    assert all(isinstance(windows.channels, np.memmap) for windows in disk._recordings)
+    assert all(isinstance(windows.channels[0], np.memmap) for windows in disk._recordings)
     files = {path: path.stat().st_mtime_ns for path in tmp_path.iterdir()}
     assert len(files) == len(disk.recording_ids)
     StoredWindowDataset(read_build(build), PROCESSOR, tmp_path)
@@ -70,7 +71,20 @@ def test_channels_are_mapped_and_written_once(build, tmp_path):
 def test_values_of_another_shape_or_type_are_other_values(tmp_path):
     values = np.arange(6, dtype=np.float32)
     for other in (values, values.reshape(2, 3), values.view(np.int32), values.reshape(3, 2).T):
-        assert np.array_equal(on_disk(other, tmp_path), other) and on_disk(other, tmp_path).dtype == other.dtype
+        stored = on_disk(other, tmp_path)
+        assert stored.shape == other.shape
+        for row, expected in enumerate(other):
+            assert np.array_equal(stored[row], expected) and stored[row].dtype == other.dtype
+
+
+def test_more_arrays_are_kept_than_files_may_be_open(tmp_path):
+    limits = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (64, limits[1]))
+    try:
+        arrays = [on_disk(np.full((2, 3), float(number)), tmp_path) for number in range(100)]
+        assert [array[1][2] for array in arrays] == list(range(100))
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, limits)
 
 
 def test_a_run_on_windows_on_disk_ends_like_one_in_memory_and_goes_on_like_one(train, tmp_path, monkeypatch):

@@ -1,5 +1,6 @@
 """The training loop: one linear story on Accelerate, the same numbers on one process or many."""
 
+import contextlib
 import math
 import os
 import shutil
@@ -227,17 +228,16 @@ def _step(run: Run, batch: Mapping[str, Any]) -> float:
 def _backward(run: Run, batch: Mapping[str, Any]) -> torch.Tensor:
     """Add up the gradients of a batch; returns its loss, the same on all processes."""
     accelerator, pieces = run.accelerator, cut_batch(batch, run.num_pieces)
-    accelerator.gradient_accumulation_steps, accelerator.step = len(pieces), 0
     scored = num_scored(batch)
     extra = {} if scored is None else {"num_items_in_batch": accelerator.reduce(scored.to(accelerator.device))}
     total = 0.0
     for piece in pieces:
-        # Accelerate divides by the pieces and DDP by the processes. A masked loss was already divided by the count
-        # over all of them; that of a classifier is a mean over a piece, the last of which may be smaller.
+        # DDP divides by the processes. A masked loss was already divided by the count over all of them; that of a
+        # classifier is a mean over a piece, the last of which may be smaller.
         share = accelerator.num_processes if extra else len(piece["labels"]) / len(batch["labels"])
-        with accelerator.accumulate(run.prepared):
+        with contextlib.nullcontext() if piece is pieces[-1] else accelerator.no_sync(run.prepared):
             loss = run.forward(**inputs_and_labels(piece, accelerator.device), **extra).loss * share
-            accelerator.backward(loss * len(pieces))
+            accelerator.backward(loss)
             total += loss.detach().float()
     return accelerator.reduce(total, reduction="mean")
 
