@@ -7,8 +7,12 @@ import warnings
 import numpy as np
 import pytest
 from neurt.baselines import (
+    NEURON_BLOCK,
     SIMPLE_STATISTICS,
+    STATISTICS,
+    autocorrelations,
     beside_simple_statistics,
+    event_rates,
     recording_statistics,
     simple_statistics_logits,
     simple_statistics_rows,
@@ -19,6 +23,7 @@ from neurt.dataset_scripts.windows import WindowDataset
 from neurt.evaluation import ClassificationScores, MeasuredOn
 from neurt.metrics.subject_classification import scored_windows, unit_scores
 from neurt.processing_neurt import NeurtProcessor
+from scipy.signal import lfilter
 from scipy.stats import skew
 
 
@@ -46,37 +51,102 @@ def cohort(prefix, per_class=4, **options):
     return members, classes
 
 
+def statistics(trace, sampling_rate, segment_starts=(0,)):
+    """Of one trace, by name."""
+    values = trace_statistics(np.array([trace], dtype=np.float64), sampling_rate, segment_starts)
+    return dict(zip(STATISTICS, values[0].tolist(), strict=True))
+
+
 def test_the_statistics_of_a_short_trace_are_those_computed_by_hand():
     # Mean 1; deviations -1, 0, -1, 2: variance 6/4, third moment 6/4. Lag of one frame at 1 Hz: products 0, 0, -2.
-    # Absolute differences 1, 1, 3, at 1 Hz: median 1.
-    values = trace_statistics(np.array([0.0, 1, 0, 3]), sampling_rate=1.0)
-    assert values == pytest.approx([1, 1.5**0.5, 1.5 / 1.5**1.5, (-2 / 3) / 1.5, 1])
+    # So the autocorrelation falls from 1 to -4/9 in the first second. Absolute differences 1, 1, 3: median 1. The
+    # noise has an SD of about 1, and nothing rises to over 3 SDs above the median of 0.5.
+    assert statistics([0, 1, 0, 3], 1.0) == pytest.approx(
+        {
+            "mean": 1,
+            "SD": 1.5**0.5,
+            "skewness": 1.5 / 1.5**1.5,
+            "autocorrelation at 1 s": (-2 / 3) / 1.5,
+            "autocorrelation time": (1 - 1 / np.e) / (1 + 4 / 9),
+            "noise level": 1,
+            "event rate": 0,
+        }
+    )
 
 
 def test_the_statistics_agree_with_an_independent_library():
     trace = np.random.default_rng(0).gamma(2, size=500)
-    mean, spread, skewness, autocorrelation, noise = trace_statistics(trace, sampling_rate=4.0)
-    assert (mean, spread, skewness) == pytest.approx((np.mean(trace), np.std(trace), skew(trace)))
-    assert autocorrelation == pytest.approx(np.corrcoef(trace[:-4], trace[4:])[0, 1], abs=0.01)
+    found = statistics(trace, 4.0)
+    assert (found["mean"], found["SD"]) == pytest.approx((np.mean(trace), np.std(trace)))
+    assert found["skewness"] == pytest.approx(skew(trace))
+    assert found["autocorrelation at 1 s"] == pytest.approx(np.corrcoef(trace[:-4], trace[4:])[0, 1], abs=0.01)
     # Twice the rate over the square root of two: the same noise per √Hz.
-    assert trace_statistics(trace, sampling_rate=8.0)[4] == pytest.approx(noise / 2**0.5)
+    assert statistics(trace, 8.0)["noise level"] == pytest.approx(found["noise level"] / 2**0.5)
 
 
 def test_no_pair_of_frames_is_taken_across_a_segment_border():
     # Inside the segments nothing changes from one frame to the next; a jump lies on the border.
-    trace = np.array([0.0, 0, 0, 9, 9, 9])
-    assert trace_statistics(trace, 1.0, (0, 3))[3:] == pytest.approx([1, 0])
+    trace = [0, 0, 0, 9, 9, 9]
+    names = ("autocorrelation at 1 s", "noise level", "event rate")
+    assert [statistics(trace, 1.0, (0, 3))[name] for name in names] == pytest.approx([1, 0, 0])
+    assert statistics(trace, 1.0)["event rate"] == pytest.approx(1 / 6)
     # One second is two frames: products (0, 2) and (3, 5) only.
-    assert trace_statistics(trace, 2.0, (0, 3))[3:] == pytest.approx([1, 0])
+    assert statistics(trace, 2.0, (0, 3))["autocorrelation at 1 s"] == pytest.approx(1)
     # No segment lasts a second, or two frames.
-    assert trace_statistics(trace, 4.0, (0, 3))[3] == 0
-    assert trace_statistics(trace, 4.0, range(6))[3:] == pytest.approx([0, 0])
+    assert statistics(trace, 4.0, (0, 3))["autocorrelation at 1 s"] == 0
+    assert [statistics(trace, 4.0, range(6))[name] for name in names] == pytest.approx([0, 0, 0])
+
+
+def test_autocorrelations_are_means_over_the_pairs_within_segments():
+    traces = np.random.default_rng(0).random((3, 12))
+    deviations = traces - traces.mean(1, keepdims=True)
+    pieces = [deviations[:, :5], deviations[:, 5:7], deviations[:, 7:]]
+    for lag, found in enumerate(autocorrelations(traces, (0, 5, 7)).T):
+        products = [piece[:, : piece.shape[1] - lag] * piece[:, lag:] for piece in pieces if piece.shape[1] > lag]
+        assert found == pytest.approx(np.concatenate(products, axis=1).mean(1) / deviations.var(1))
+    assert lag == 4
+
+
+@pytest.mark.parametrize("sampling_rate", [5.0, 20.0])
+def test_the_autocorrelation_time_of_a_decaying_process_is_its_time_constant_at_any_rate(sampling_rate):
+    decay = np.exp(-1 / (2.0 * sampling_rate))
+    noise = np.random.default_rng(0).standard_normal((20, int(4000 * sampling_rate)))
+    traces = lfilter([1], [1, -decay], noise)
+    times = trace_statistics(traces, sampling_rate)[:, STATISTICS.index("autocorrelation time")]
+    assert times.mean() == pytest.approx(2.0, rel=0.05)
+
+
+def test_a_trace_that_stays_alike_has_the_longest_lag_as_its_autocorrelation_time():
+    # Deviations -1 and 1, each for a segment of four frames: the autocorrelation is 1 at every lag, up to 3 frames.
+    assert statistics([0] * 4 + [2] * 4, 2.0, (0, 4))["autocorrelation time"] == pytest.approx(1.5)
+
+
+def test_events_are_counted_where_a_trace_rises_from_near_its_median_far_above_its_noise():
+    # The median step is 1, so the noise has an SD of 1.05; at 10 Hz an event exceeds 3.7 of them, 3.9 in all.
+    quiet = [0, 1] * 10
+    for peak, events in {3: 0, 4: 0, 5: 1}.items():
+        assert statistics([*quiet, peak, *quiet], 10.0)["event rate"] == pytest.approx(events * 10 / 41)
+    # Still the same event, until it is back near the median; begun before the segment, none.
+    assert statistics([*quiet, 9, 3, 9, 3, 9, *quiet], 10.0)["event rate"] == pytest.approx(10 / 45)
+    assert statistics([*quiet, 9, 0, 9, 0, 9, *quiet], 10.0)["event rate"] == pytest.approx(30 / 45)
+    assert statistics([*quiet, 9, 9, *quiet], 10.0, (0, 20))["event rate"] == 0
+
+
+def test_in_a_trace_that_is_mostly_zero_each_rise_is_an_event():
+    assert statistics([0, 0, 0, 2, 1, 0, 0, 0, 0, 1, 0, 0], 20.0)["event rate"] == pytest.approx(2 * 20 / 12)
+
+
+@pytest.mark.parametrize("sampling_rate", [2.0, 30.0])
+def test_white_noise_has_a_false_event_in_a_thousand_seconds_at_any_frame_rate(sampling_rate):
+    noise = np.random.default_rng(0).standard_normal((100, int(1000 * sampling_rate)))
+    assert event_rates(noise, sampling_rate).mean() == pytest.approx(0.001, rel=0.3)
+    assert event_rates(100 * noise + 7, sampling_rate).mean() == pytest.approx(0.001, rel=0.3)
 
 
 def test_a_recording_is_the_mean_and_the_spread_over_its_neurons():
-    member = recording("a", neurons=3)
+    member = recording("a", neurons=NEURON_BLOCK + 3)
     scaled = (member.traces - member.traces.min(1, keepdims=True)) / np.ptp(member.traces, axis=1)[:, None]
-    rows = np.stack([trace_statistics(trace, 5.0) for trace in scaled])
+    rows = np.stack([list(statistics(trace, 5.0).values()) for trace in scaled])
     assert recording_statistics(member) == pytest.approx(np.concatenate([rows.mean(0), rows.std(0)]), rel=1e-4)
 
 
@@ -133,7 +203,7 @@ def test_an_animal_counts_once_in_the_fit_however_many_recordings_it_has():
     test = [recording("test0"), recording("test1", skewed=True)]
     weighted = simple_statistics_logits(train + of_one_animal, test, classes + [0] * 6, "minmax")
     unweighted = simple_statistics_logits(train + once, test, classes + [0] * 6, "minmax")
-    assert (weighted > unweighted).all()
+    assert (weighted[:, 1] > unweighted[:, 1]).all()
 
 
 def test_the_unit_of_the_traces_changes_no_score():
