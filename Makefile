@@ -30,7 +30,7 @@ TASKS := --task span=16 --task neuron=1 --task near=0.5 --task far=0.5 --task po
 
 weights: install
 	test -d weights/corpus || $(BIN)/neurt simulate-corpus --recordings 5000 --seed 1 --output weights/corpus
-	$(LAUNCH) pretrain weights/corpus --output weights/model --resume --seed 1 $(TASKS) --test corpus1-00 \
+	$(LAUNCH) pretrain weights/corpus --output weights/model --resume --seed 1 $(TASKS) --test corpus1-00 --missing-neighbours mask \
 	    --validation-fraction 0.02 --epochs 1 --batch-size 32 --mixed-precision $(PRECISION)
 	cp weights/model/config.json weights/model/model.safetensors weights/model/processor_config.json .
 

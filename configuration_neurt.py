@@ -58,7 +58,6 @@ class NeurtConfig(PreTrainedConfig):
         readout_position: Where a layer's `embeddings` are read: after its "feed_forward" or its "attention"
             sub-layer.
         readout: How `embeddings` combine over layers: the "last" one, or their "sum".
-        use_mask_token: Add a learned vector to hidden frames, weighted by their share of hidden channels.
         use_mask_indicator: Give the model one more input per channel, 1 where the value is hidden.
         fill: What stands in place of hidden values: "zero", or "linear", straight lines between visible ones.
         standardize_windows: Subtract each channel's mean over visible frames and divide by its standard deviation,
@@ -97,7 +96,6 @@ class NeurtConfig(PreTrainedConfig):
     share_layers: bool = False
     readout_position: str = "feed_forward"
     readout: str = "last"
-    use_mask_token: bool = True
     use_mask_indicator: bool = True
     fill: str = "linear"
     standardize_windows: bool = True
@@ -122,7 +120,6 @@ class NeurtConfig(PreTrainedConfig):
             "norm_first": False,
             "position_embedding_type": "learned",
             "input_kernel_size": 1,
-            "use_mask_token": False,
             "use_mask_indicator": False,
             "fill": "zero",
             "standardize_windows": False,

@@ -35,7 +35,6 @@ class NeurtEmbeddings(nn.Module):
             nn.Linear(2 * config.num_channels, config.hidden_size, bias=False) if config.standardize_windows else None
         )
         self.rate_projection = nn.Linear(1, config.hidden_size, bias=False) if config.use_sampling_rate else None
-        self.mask_token = nn.Parameter(torch.zeros(config.hidden_size)) if config.use_mask_token else None
         is_learned = config.position_embedding_type == "learned"
         self.position_embeddings = (
             nn.Embedding(config.max_position_embeddings, config.hidden_size) if is_learned else None
@@ -68,8 +67,6 @@ class NeurtEmbeddings(nn.Module):
             ratio = sampling_rate.float() / self.config.default_sampling_rate
             octaves = torch.where(ratio > 0, ratio, 1.0).log2()  # NaN is not above 0
             embeddings = embeddings + self.rate_projection(octaves.to(values.dtype).view(-1, 1, 1))
-        if self.mask_token is not None:
-            embeddings = embeddings + hidden.mean(-1, keepdim=True) * self.mask_token
         if self.config.embedding_norm:
             embeddings = self.norm(embeddings)
         if self.position_embeddings is not None:

@@ -116,8 +116,6 @@ class NeurtPreTrainedModel(PreTrainedModel):
             init.zeros_(module.weight)  # training starts at interpolation
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             init.xavier_uniform_(module.weight)  # as the original
-        elif isinstance(module, NeurtEmbeddings) and module.mask_token is not None:
-            init.zeros_(module.mask_token)
         elif isinstance(module, NeurtForSequenceClassification):
             init.normal_(module.pooling_query)  # standard normal, as the original
 

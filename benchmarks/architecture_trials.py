@@ -46,7 +46,7 @@ RECORDINGS_PER_SET, WINDOWS_PER_SET = 24, 384
 ORIGINAL, DEFAULT = NeurtConfig.original(), NeurtConfig()
 STEPS = (
     ("original", {}),
-    ("+ mask token and indicator", {"use_mask_token": True, "use_mask_indicator": True}),
+    ("+ mask indicator", {"use_mask_indicator": True}),
     ("+ linear filling", {"fill": "linear"}),
     ("+ standardised windows", {"standardize_windows": True}),
     ("+ correction", {"predict_correction": True}),
@@ -57,7 +57,6 @@ STEPS = (
     ("+ input convolution", {"input_kernel_size": 9}),
 )
 BRANCHES = (
-    ("without mask token", {"use_mask_token": False}),
     ("without mask indicator", {"use_mask_indicator": False}),
     ("without correction", {"predict_correction": False}),
     ("without relative loss", {"relative_loss": False}),

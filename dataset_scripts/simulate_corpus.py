@@ -48,8 +48,11 @@ RANGES = {
     "neuropil_length": (10.0, 200.0),  # µm
     "wave": (0.01, 2.0),  # shared fluctuation without spikes, in units of one spike's peak
     "wave_time": (0.05, 5.0),  # s
+    "trial": (32, 128),  # frames of each, in recordings of trials
 }
-COUNTS = ("neurons", "latents")
+COUNTS = ("neurons", "latents", "trial")
+# How often a recording is one of trials, between which no window may lie, and how often positions are not known.
+TRIALS, WITHOUT_POSITIONS = 0.15, 0.15
 # How often traces are left raw, smoothed, denoised or deconvolved, and are event amplitudes.
 TREATMENTS = {"dff": 0.5, "smoothed": 0.12, "denoised": 0.14, "rectified": 0.08, "deconvolved": 0.1, "events": 0.06}
 TRACE_KINDS = {"smoothed": "dff", "rectified": "denoised"}
@@ -113,6 +116,7 @@ def corpus_recording(config: CorpusConfig, number: int) -> Recording:
     positions = place_neurons(drawn["neurons"], (drawn["field_of_view"],) * 2, MIN_DISTANCE, rng)
     spikes = _spikes(drawn, positions, config.frames, rng)
     traces = _TREAT[drawn["treatment"]](drawn, positions, spikes, config.frames, rng)
+    has_trials, has_positions = rng.uniform() < TRIALS, rng.uniform() >= WITHOUT_POSITIONS
     return Recording(
         traces=traces.astype(np.float32),
         sampling_rate=drawn["sampling_rate"],
@@ -120,8 +124,9 @@ def corpus_recording(config: CorpusConfig, number: int) -> Recording:
         subject_id=f"corpus{config.seed}-{number % SUBJECTS:02d}",
         session_id=f"corpus{config.seed}-{number:05d}",
         roi_ids=tuple(map(str, range(1, len(traces) + 1))),
-        centroids=positions.astype(np.float32),
-        coordinate_unit="um",
+        centroids=positions.astype(np.float32) if has_positions else None,
+        coordinate_unit="um" if has_positions else None,
+        segment_starts=tuple(range(0, config.frames, drawn["trial"])) if has_trials else (0,),
         trace_kind=TRACE_KINDS.get(drawn["treatment"], drawn["treatment"]),
         modality=SIMULATED,
         source={"simulated": True, "seed": config.seed, **drawn},

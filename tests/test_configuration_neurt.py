@@ -37,4 +37,4 @@ def test_a_configuration_survives_saving(tmp_path):
     config.save_pretrained(tmp_path)
     loaded = NeurtConfig.from_pretrained(tmp_path)
     assert loaded.to_dict() | {"transformers_version": 0} == config.to_dict() | {"transformers_version": 0}
-    assert not loaded.use_mask_token and loaded.fill == "zero"
+    assert not loaded.use_mask_indicator and loaded.fill == "zero"

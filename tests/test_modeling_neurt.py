@@ -20,13 +20,13 @@ MODELS = [NeurtModel, NeurtForMaskedSignalModeling, NeurtForSequenceClassificati
 DEFAULT, ORIGINAL = NeurtConfig(), NeurtConfig.original()
 VARIANTS = {
     "default": {},
-    "mask token": {"fill": "zero", "predict_correction": False, "standardize_windows": False},
+    "zero filling": {"fill": "zero", "predict_correction": False, "standardize_windows": False},
     "standardised": {"fill": "zero", "predict_correction": False},
     "filled": {"predict_correction": False, "standardize_windows": False, "use_mask_indicator": False},
     "attention read-out": {"readout_position": "attention", "readout": "sum", "share_layers": True},
     "original": {name: value for name, value in vars(ORIGINAL).items() if value != getattr(DEFAULT, name)},
     "norm last": {"norm_first": False, "position_embedding_type": "learned"},
-    "embedding norm": {"embedding_norm": True, "use_mask_token": False},
+    "embedding norm": {"embedding_norm": True},
 }
 
 
@@ -77,9 +77,8 @@ def test_hidden_values_change_neither_loss_nor_gradient_when_labels_are_given():
     assert torch.equal(*gradients)
 
 
-@pytest.mark.parametrize("options", [{"use_mask_token": False}, {"use_mask_indicator": False}])
-def test_a_hidden_frame_differs_from_a_silent_one_by_token_or_indicator(options):
-    model = make(fill="zero", predict_correction=False, standardize_windows=False, **options)
+def test_a_hidden_frame_differs_from_a_silent_one_by_the_indicator():
+    model = make(fill="zero", predict_correction=False, standardize_windows=False)
     values, hidden = windows(), torch.zeros(3, 20, dtype=torch.bool)
     hidden[:, 5] = True
     values[:, 5] = 0

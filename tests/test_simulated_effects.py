@@ -132,6 +132,13 @@ def test_without_an_effect_of_whatever_kind_the_groups_are_the_same_as_without_a
             np.testing.assert_array_equal(recording.traces, expected)
 
 
+def test_a_stream_that_is_added_moves_none_of_the_seeds_before_it():
+    config = dataclasses.replace(SMALL, rate=1e-9, noise=0.0, drift=0.1, seed=7)
+    sixth_stream = np.random.default_rng(np.random.SeedSequence(7, spawn_key=(5, 1, 1, 1)))
+    drift = activity.smooth_noise((8, config.frames), config.drift_time, config.sampling_rate, sixth_stream)
+    np.testing.assert_allclose(relative(config, 1, "control")[0], 1 + 0.1 * drift, rtol=1e-6)
+
+
 @pytest.mark.parametrize("effect", EFFECTS)
 def test_an_effect_leaves_the_control_group_as_it_was(effect):
     config = dataclasses.replace(SMALL, effect=effect)

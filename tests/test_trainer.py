@@ -154,8 +154,8 @@ def test_thirty_steps_have_the_losses_of_the_loop_on_the_same_batches(
     for epoch in range(6):
         subset.set_epoch(epoch)
         met += [subset[index] for index in epoch_batches(len(subset), 24, seed=0, epoch=epoch).ravel()]
-    made = trainer(other, met, collate, max_steps=30, per_device_train_batch_size=24, lr_scheduler_type="constant")
-    made.optimizer = torch.optim.AdamW(other.parameters(), lr=1e-3, weight_decay=0.01)
+    same = {"learning_rate": 1e-3, "weight_decay": 0.01, "lr_scheduler_type": "constant"}
+    made = trainer(other, met, collate, max_steps=30, per_device_train_batch_size=24, **same)
     monkeypatch.setattr(made, "compute_loss", compute_loss)
     monkeypatch.setattr(made, "_get_train_sampler", lambda *args: SequentialSampler(met))
     made.train()

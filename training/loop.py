@@ -165,7 +165,8 @@ def _prepare(
     accelerator: Accelerator,
     total_steps: int,
 ) -> Run:
-    optimizer = torch.optim.AdamW(parameter_groups, lr=options.learning_rate, weight_decay=options.weight_decay)
+    groups = [part for group in parameter_groups for part in _decayed_apart(group)]
+    optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
     scheduler = get_scheduler(options.schedule, optimizer, int(options.warmup_fraction * total_steps), total_steps)
     average = WeightAverage(model, options.ema_decay, accelerator.device) if options.ema_decay else None
     prepared, optimizer = accelerator.prepare(model, optimizer)
@@ -173,6 +174,13 @@ def _prepare(
     forward = torch.compile(prepared) if options.compile else prepared
     pieces = options.accumulation_steps
     return Run(accelerator, options, model, prepared, forward, optimizer, scheduler, average, pieces)
+
+
+def _decayed_apart(group: dict) -> list[dict]:
+    """Matrices, and apart from them biases, norms and single vectors, which do not decay."""
+    matrices = [parameter for parameter in group["params"] if parameter.ndim > 1]
+    vectors = [parameter for parameter in group["params"] if parameter.ndim <= 1]
+    return [{**group, "params": matrices}, {**group, "params": vectors, "weight_decay": 0.0}]
 
 
 def _pieces_for_memory(run: Run, batch: Mapping[str, Any]) -> int:

@@ -20,7 +20,7 @@ class TrainingOptions:
         batch_size: Windows in one optimiser step, over all processes and accumulation steps together, so that the
             same number means the same training everywhere.
         learning_rate: Peak learning rate of AdamW.
-        weight_decay: Of AdamW.
+        weight_decay: Of AdamW, for matrices; biases, norms and single vectors do not decay.
         warmup_fraction: Share of the steps over which the learning rate rises from 0.
         schedule: What the learning rate does after that: "cosine", "linear" or "constant_with_warmup".
         max_gradient_norm: Gradients are clipped to this norm.
