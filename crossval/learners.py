@@ -223,6 +223,7 @@ def _fit_log_odds(features: np.ndarray, targets: np.ndarray, weights: np.ndarray
         return weights @ np.logaddexp(0, -signs * (design @ solution)) + 0.5 * penalty @ solution**2
 
     solution = np.zeros(design.shape[1])
+    loss = objective(solution)
     for _ in range(MOST_STEPS):
         probabilities = expit(design @ solution)
         gradient = (weights * (probabilities - targets)) @ design + penalty * solution
@@ -231,10 +232,9 @@ def _fit_log_odds(features: np.ndarray, targets: np.ndarray, weights: np.ndarray
         curvature = (design.T * (weights * probabilities * (1 - probabilities))) @ design + np.diag(penalty)
         step = np.linalg.solve(curvature, gradient)
         # A whole step can overshoot where probabilities are close to 0 or 1. At the end steps gain less than rounding.
-        worse = objective(solution) * (1 + ROUNDING)
-        while objective(solution - step) > worse:
+        while (next_loss := objective(solution - step)) > loss * (1 + ROUNDING):
             step /= 2
-        solution = solution - step
+        solution, loss = solution - step, next_loss
     solutions = np.column_stack([np.zeros_like(solution), solution])
     return solutions[:-1], solutions[-1]
 

@@ -317,7 +317,8 @@ def test_the_plain_loss_is_the_mean_squared_error_over_hidden_real_values():
 def test_the_relative_loss_of_a_model_that_only_fills_is_one_whatever_the_noise():
     model = NeurtForMaskedSignalModeling(NeurtConfig(**SMALL)).eval()  # untrained, it interpolates
     values, hidden = windows() * torch.tensor([1.0, 0.5, 2.0, 3.0, 0.4]), mask(share=0.5)
-    loss = model(input_values=values, bool_masked_pos=hidden).loss
+    # In windows so short that nothing lies as far from a hidden frame as the error nearby is taken.
+    loss = model(input_values=values[:, :11], bool_masked_pos=hidden[:, :11]).loss
     assert loss.item() == pytest.approx(1, rel=0.01)  # but for what keeps the unit above 0
 
 
@@ -332,6 +333,19 @@ def test_the_unit_of_the_relative_loss_is_the_error_of_filling_or_a_share_of_the
     unit = filling_error(filled, targets, real, scored)
     torch.testing.assert_close(unit, torch.tensor([first, second]).view(1, 1, 2))
     torch.testing.assert_close(masked_squared_error(filled, targets, scored, unit=unit), torch.tensor(1 / first**2))
+
+
+def test_where_a_gap_is_silent_by_chance_the_unit_is_the_error_of_filling_visible_frames_nearby():
+    targets, scored = torch.zeros(1, 24, 1), torch.zeros(1, 24, 1, dtype=torch.bool)
+    targets[0, [12, 20], 0] = torch.tensor([6.0, 50.0])
+    scored[:, 1] = True
+    unit = filling_error(torch.zeros(1, 24, 1), targets, torch.ones_like(scored), scored)
+    assert unit.item() == pytest.approx((36 + 9e-6) ** 0.5)  # frame 12, eleven later, between zeros
+    hidden_nearby = scored.clone()
+    hidden_nearby[:, 12] = True
+    filled = targets * ~hidden_nearby
+    unit = filling_error(filled, targets, torch.ones_like(scored), hidden_nearby)
+    assert unit.item() == pytest.approx((18 + 9e-6) ** 0.5)  # what is hidden is no longer nearby, but an error here
 
 
 def test_roughness_is_how_far_visible_frames_lie_from_the_mean_of_their_neighbours():

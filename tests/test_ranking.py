@@ -37,6 +37,12 @@ def test_leave_pair_out_is_the_share_of_pairs_in_the_right_order():
     assert auc_within_folds(pairs, [np.array(s) for s in ([0, 1.0], [2.0, 0], [0, 0])], TARGETS) == 2.5 / 3
 
 
+def test_a_pair_counts_each_time_that_it_is_compared():
+    # 1 beats 0 twice of three times, 3 never beats 2.
+    scores = [np.array(score) for score in ([0, 1.0], [1.0, 0], [0, 1.0], [1.0, 0])]
+    assert auc_within_folds([[0, 1], [0, 1], [0, 1], [2, 3]], scores, TARGETS) == 2 / 4
+
+
 def test_folds_with_one_class_say_nothing():
     tests = [[0, 1], [2, 5], [3]]
     assert auc_within_folds(tests, [np.array([0, 1.0]), np.array([5, 1.0]), np.array([9.0])], TARGETS) == 1

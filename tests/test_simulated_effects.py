@@ -106,10 +106,11 @@ def test_synchrony_shows_between_neighbours_and_in_no_statistic_of_single_traces
     statistics, correlation = [], []
     for mouse in range(1, 25):
         control, planted = both_groups(relative, config, mouse)
-        means = [np.mean([trace_statistics(t, 5.0) for t in traces], axis=0) for traces, _ in (control, planted)]
-        statistics.append(means[1] - means[0])
+        statistics.append(
+            np.subtract(*(trace_statistics(traces, 5.0).mean(axis=0) for traces, _ in (planted, control)))
+        )
         correlation.append(near_correlation(*planted) - near_correlation(*control))
-    assert len(STATISTICS) == len(statistics[0]) == 5
+    assert len(statistics[0]) == len(STATISTICS)
     assert (np.abs(standard_errors(statistics)) < 3).all()
     assert standard_errors(correlation) > 8 and np.mean(correlation) > 0.04
 
