@@ -47,6 +47,18 @@ class Cohort:
         """The same animals with other labels (S,), as a permutation test deals them out."""
         return dataclasses.replace(self, targets=targets)
 
+    def only(self, subjects: np.ndarray) -> "Cohort":
+        """Some of the animals, given as places in `subjects`, sorted, with their recordings."""
+        rows = self.rows_of(subjects)
+        return dataclasses.replace(
+            self,
+            recording_ids=tuple(self.recording_ids[row] for row in rows),
+            recording_subjects=np.searchsorted(subjects, self.recording_subjects[rows]),
+            subjects=tuple(self.subjects[subject] for subject in subjects),
+            targets=self.targets[subjects],
+            strata=tuple(self.strata[subject] for subject in subjects),
+        )
+
     def rows_of(self, subjects: np.ndarray) -> np.ndarray:
         """The recordings of some animals, given as places in `subjects`; int, in order."""
         return np.flatnonzero(np.isin(self.recording_subjects, subjects))

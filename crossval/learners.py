@@ -171,14 +171,20 @@ def out_of_fold_scores(
     """
     features = np.asarray(features, dtype=np.float64)
     _check_table(cohort, features)
-    targets, found = cohort.recording_targets, []
+    found = []
     for fold in folds:
-        _check_classes(cohort, fold)
-        rows, unseen = cohort.rows_of(fold.train), cohort.rows_of(fold.test)
-        weights = subject_weights(cohort.recording_subjects[rows])
-        fitted = learner(features[rows], targets[rows], weights)
+        unseen = cohort.rows_of(fold.test)
+        fitted = fit_recordings(cohort, fold, features, learner)
         found.append(FoldScores(fold, unseen, fitted(features[unseen])))
     return found
+
+
+def fit_recordings(cohort: Cohort, fold: Fold, features: np.ndarray, learner: Learner) -> Fitted:
+    """Fit to the recordings of a fold's training animals; arguments and errors as `out_of_fold_scores`."""
+    _check_classes(cohort, fold)
+    rows = cohort.rows_of(fold.train)
+    weights = subject_weights(cohort.recording_subjects[rows])
+    return learner(features[rows], cohort.recording_targets[rows], weights)
 
 
 def subject_scores(cohort: Cohort, found: FoldScores) -> np.ndarray:

@@ -17,6 +17,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.special import log_softmax
 
 
 @dataclass(frozen=True, eq=False)
@@ -65,7 +66,7 @@ def pairs_within_folds(
     Args:
         tests: For each fold the places (n,) in `targets` of its test subjects; they may come again in other folds.
         scores: For each fold (n,), which grows with the target: log-odds of class 1, a predicted number; or (n, K)
-            log-probabilities of the classes. The same in each fold.
+            logits or log-probabilities of the classes. The same in each fold.
         targets: (S,), class ids from 0 or numbers.
 
     Raises:
@@ -94,9 +95,9 @@ def _columns(scores) -> np.ndarray:
     scores = np.asarray(scores, dtype=np.float64)
     if not np.isfinite(scores).all():
         raise ValueError(f"expected finite scores, got {np.sum(~np.isfinite(scores))} that are not")
-    if scores.ndim == 1:
-        return scores[:, None]
-    return scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else scores
+    if scores.ndim == 1 or scores.shape[1] == 1:
+        return scores.reshape(-1, 1)
+    return scores[:, 1:] - scores[:, :1] if scores.shape[1] == 2 else log_softmax(scores, axis=1)
 
 
 def _comparisons(targets: np.ndarray, columns: int) -> tuple[list[int], np.ndarray]:

@@ -41,6 +41,13 @@ def test_other_labels_change_the_targets_alone():
     assert changed.subjects == cohort().subjects
 
 
+def test_some_animals_keep_their_recordings_and_labels():
+    whole = cohort(stratum="cage")
+    some = whole.only(np.array([1, 3]))
+    assert some.subjects == ("b", "d") and some.targets.tolist() == [1, 0] and some.strata == ("B", "A")
+    assert some.recording_ids == ("r0", "r1", "r6", "r7") and some.recording_subjects.tolist() == [1, 1, 0, 0]
+
+
 def test_a_number_is_a_target_on_request():
     ages = [recording(i, mouse, age=age) for i, (mouse, age) in enumerate({"a": "3.5", "b": "10", "c": "7"}.items())]
     found = make_cohort(ages, "age", problem_type=REGRESSION)

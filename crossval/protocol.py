@@ -1,0 +1,232 @@
+"""One learner on one table of features, animals held out in turn: scores, interval and p-value.
+
+    found = cross_validate(Predictor("probe", features, logistic), cohort, scheme)
+    print(found.score, found.interval, found.test.p_value)
+
+Symbols: R recordings, S subjects, K classes, F features.
+"""
+
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+
+import numpy as np
+
+from .cohort import REGRESSION, Cohort
+from .folds import LEAVE_ONE_OUT, LEAVE_PAIR_OUT, Fold, leave_one_out, leave_pair_out, stratified_folds
+from .intervals import bootstrap_over_subjects
+from .learners import FoldScores, Learner, fit_recordings, out_of_fold_scores, subject_scores
+from .permutations import PermutationTest, permutation_test
+from .ranking import pairs_within_folds
+from .temperature import fit_temperature
+
+MOST_FOLDS = 5
+
+
+@dataclass(frozen=True)
+class Scheme:
+    """How animals are held out.
+
+    Args:
+        name: "leave-pair-out", "leave-one-out", or "stratified".
+        folds: How many, if stratified.
+        seed: Of the draw of stratified folds.
+    """
+
+    name: str
+    folds: int = 0
+    seed: int = 0
+
+    def __str__(self) -> str:
+        return self.name if not self.folds else f"{self.folds} stratified folds, seed {self.seed}"
+
+    def make(self, cohort: Cohort) -> list[Fold]:
+        """The folds of a cohort, for the labels that it has.
+
+        Raises:
+            ValueError: If they cannot be made, or single held-out numbers would have to be ranked.
+        """
+        if not self.ranks and cohort.problem_type == REGRESSION:
+            raise ValueError("expected folds of several subjects for a number, got leave-one-out; pass --folds 5")
+        if self.name == LEAVE_PAIR_OUT:
+            return leave_pair_out(cohort)
+        if self.name == LEAVE_ONE_OUT:
+            return leave_one_out(cohort)
+        return stratified_folds(cohort, self.folds, self.seed)
+
+    @property
+    def ranks(self) -> bool:
+        """Whether two animals stand in one test fold, so that their scores may be compared."""
+        return self.name != LEAVE_ONE_OUT
+
+
+@dataclass(frozen=True, eq=False)
+class Predictor:
+    """What is fitted to what.
+
+    Args:
+        name: For people.
+        features: (R, F), a row for each recording of the cohort.
+        learner: As in `learners`.
+    """
+
+    name: str
+    features: np.ndarray
+    learner: Learner
+
+
+@dataclass(frozen=True, eq=False)
+class Held:
+    """What a predictor says of animals that it was not fitted to.
+
+    Args:
+        predictor: Its name.
+        recordings: (R, K) logits relative to class 0, or (R,) numbers: means over the folds that held each out.
+        subjects: (S, K) or (S,), means over an animal's recordings.
+        score: Of the subjects; see `score_name`.
+        interval: 95 % bootstrap interval of the score over subjects.
+        test: Its place among scores with permuted labels; None if none were tried.
+    """
+
+    predictor: str
+    recordings: np.ndarray
+    subjects: np.ndarray
+    score: float
+    interval: tuple[float, float]
+    test: PermutationTest | None
+
+
+def default_scheme(cohort: Cohort, seed: int = 0) -> Scheme:
+    """Leave-pair-out for two classes; else stratified folds, five where the rarest class has as many animals."""
+    if len(cohort.class_names) == 2:
+        return Scheme(LEAVE_PAIR_OUT)
+    # Two animals at least must be in a fold to be compared.
+    regression = cohort.problem_type == REGRESSION
+    largest = len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min())
+    return Scheme("stratified", min(MOST_FOLDS, largest), seed)
+
+
+def score_name(cohort: Cohort, scheme: Scheme) -> str:
+    """What the score of a cohort is: chance is 0.5, or 1 / K for the balanced accuracy."""
+    if not scheme.ranks:
+        return "balanced accuracy"
+    return "concordance index" if cohort.problem_type == REGRESSION else "ROC-AUC"
+
+
+def cross_validate(
+    predictor: Predictor,
+    cohort: Cohort,
+    scheme: Scheme,
+    *,
+    permutations: int = 1000,
+    seed: int = 0,
+    progress: Callable = iter,
+) -> Held:
+    """Hold animals out in turn, and ask how good the scores of the held-out animals are.
+
+    Args:
+        predictor: What is fitted.
+        cohort: The animals and their targets.
+        scheme: How they are held out.
+        permutations: Most labellings to try for the p-value, each of which makes folds and fits anew; 0 for none.
+        seed: Of permutations and bootstrap.
+        progress: Goes over the labellings, as `tqdm` does.
+
+    Raises:
+        ValueError: As the folds, the learner and the statistics do.
+    """
+    found = _fit_folds(predictor, cohort, scheme)
+    test = None
+    if permutations:
+        test = permutation_test(
+            lambda targets: _score(predictor, cohort.with_targets(targets), scheme),
+            cohort.targets,
+            cohort.strata,
+            most=permutations,
+            seed=seed,
+            progress=progress,
+        )
+    statistic = _statistic(cohort, scheme, found)
+    recordings = _mean_over_folds(found, len(cohort.recording_ids))
+    return Held(
+        predictor=predictor.name,
+        recordings=recordings,
+        subjects=_mean_over_folds(_of_subjects(cohort, found), len(cohort.subjects)),
+        score=float(statistic(np.ones((1, len(cohort.subjects))))[0]),
+        interval=bootstrap_over_subjects(statistic, cohort.targets, seed=seed),
+        test=test,
+    )
+
+
+def _fit_folds(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> list[FoldScores]:
+    return out_of_fold_scores(cohort, scheme.make(cohort), predictor.features, predictor.learner)
+
+
+def _score(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> float:
+    statistic = _statistic(cohort, scheme, _fit_folds(predictor, cohort, scheme))
+    return float(statistic(np.ones((1, len(cohort.subjects))))[0])
+
+
+def _statistic(cohort: Cohort, scheme: Scheme, found: Sequence[FoldScores]) -> Callable[[np.ndarray], np.ndarray]:
+    """From how often each subject counts (n, S) to the score (n,)."""
+    scores = [subject_scores(cohort, each) for each in found]
+    tests = [each.fold.test for each in found]
+    if scheme.ranks:
+        return pairs_within_folds(tests, scores, cohort.targets).share
+    # Scores of leave-one-out are of different models and may not be ranked; decisions may be counted.
+    right = np.empty(len(cohort.subjects))
+    for test, score in zip(tests, scores, strict=True):
+        right[test] = score.argmax(axis=1) == cohort.targets[test]
+    members = cohort.targets == np.arange(len(cohort.class_names))[:, None]
+    return lambda counts: np.mean([counts @ (right * own) / (counts @ own) for own in members], axis=0)
+
+
+def _of_subjects(cohort: Cohort, found: Sequence[FoldScores]) -> list[FoldScores]:
+    """The same with subjects in place of recordings."""
+    return [FoldScores(each.fold, each.fold.test, subject_scores(cohort, each)) for each in found]
+
+
+def _mean_over_folds(found: Sequence[FoldScores], total: int) -> np.ndarray:
+    """Each row's mean over the folds that held it out."""
+    sums, times = np.zeros((total, *found[0].scores.shape[1:])), np.zeros(total)
+    for each in found:
+        sums[each.rows] += each.scores
+        times[each.rows] += 1
+    return sums / times.reshape(-1, *[1] * (sums.ndim - 1))
+
+
+def window_logits(
+    predictor: Predictor, values: np.ndarray, recording: np.ndarray, cohort: Cohort, scheme: Scheme
+) -> np.ndarray:
+    """Logits of single windows of held-out animals, of what was fitted to the recordings of others.
+
+    Args:
+        predictor: Fitted to means over windows.
+        values: (n, F), features of windows.
+        recording: int (n,), the place of each window's recording in the cohort.
+        cohort: The animals and their targets.
+        scheme: How they are held out.
+
+    Returns:
+        (n, K) relative to class 0, or predicted numbers (n,): means over the folds that held each window out.
+    """
+    found = []
+    for fold in scheme.make(cohort):
+        fitted = fit_recordings(cohort, fold, predictor.features, predictor.learner)
+        rows = np.flatnonzero(np.isin(recording, cohort.rows_of(fold.test)))
+        found.append(FoldScores(fold, rows, fitted(values[rows])))
+    return _mean_over_folds(found, len(values))
+
+
+def calibrated(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> np.ndarray:
+    """Logits of recordings (R, K), divided by the temperature that fits the training animals of each fold.
+
+    The temperature is fitted to scores of training animals that were themselves held out one by one.
+    """
+    found = []
+    for each in _fit_folds(predictor, cohort, scheme):
+        train = cohort.only(each.fold.train)
+        features = predictor.features[cohort.rows_of(each.fold.train)]
+        inner = _fit_folds(Predictor(predictor.name, features, predictor.learner), train, Scheme(LEAVE_ONE_OUT))
+        logits = _mean_over_folds(_of_subjects(train, inner), len(train.subjects))
+        found.append(FoldScores(each.fold, each.rows, each.scores / fit_temperature(logits, train.targets)))
+    return _mean_over_folds(found, len(cohort.recording_ids))
