@@ -26,6 +26,9 @@ def bootstrap_over_subjects(
     interval. Where every subject is right, every sample of them is too, and the interval has no width: that says that
     the subjects are few, not that the score is certain.
 
+    With few subjects such an interval is too short. Simulated, of normal scores with a true AUC of 0.76, those of 95 %
+    held it in 93 % of the studies with ten subjects in each class, and in 86 % of those with five.
+
     Not `scipy.stats.bootstrap`: what it draws would have to be turned into counts before pairs of subjects can be
     scored in a few matrix products, and its better interval, BCa, is not defined where every subject is right.
 

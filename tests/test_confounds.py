@@ -100,17 +100,19 @@ def test_louder_and_noisier_traces_are_measured_unscaled():
     assert set(table_of(raw)) == {"amplitude scale"}
 
 
-def test_rejected_neurons_and_missing_samples_are_not_measured():
+def test_rejected_neurons_are_not_counted():
+    accepted = np.array([True] * 4 + [False] * 3)
+    recordings = mice(4, lambda number, group: {"neurons": 7, "accepted": accepted} if group == "b" else {})
+    assert "neurons" not in table_of(recordings)
+
+
+def test_missing_samples_are_not_measured():
     recordings = mice(4)
-    loud = recordings[1].traces.copy()
-    loud[0] *= 1000
-    loud[1, 3], loud[2, 4] = np.nan, np.inf
-    kept = np.array([False, True, True, True])
-    recordings = [dataclasses.replace(r, accepted=kept) for r in recordings]
-    recordings[1] = dataclasses.replace(recordings[1], traces=loud)
-    table = table_of(recordings)
-    assert "neurons" not in table
-    assert all(row.typical["b"] < 100 for name, row in table.items() if name == "amplitude scale")
+    whole = np.tile(np.linspace(0, 1, 40, dtype=np.float32), (4, 1))
+    broken = whole.copy()
+    broken[1, 3], broken[2, 4], broken[3] = np.nan, np.inf, np.nan
+    traces = {"a": whole, "b": broken}
+    assert table_of([dataclasses.replace(r, traces=traces[r.labels["group"]]) for r in recordings]) == {}
 
 
 def test_dates_that_differ_by_group_are_found_as_in_mice_recorded_one_group_after_the_other():
