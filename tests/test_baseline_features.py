@@ -208,6 +208,6 @@ def test_minirocket_finds_how_fast_traces_change_in_other_recordings():
 
 
 def test_without_its_library_minirocket_says_what_to_install(monkeypatch):
-    monkeypatch.setitem(sys.modules, "sktime", None)
+    monkeypatch.setitem(sys.modules, "sktime.transformations.rocket", None)
     with pytest.raises(ValueError, match=r"pip install neurt\[minirocket\]"):
         minirocket_features([np.zeros((3, 64, 1), np.float32)])
