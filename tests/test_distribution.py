@@ -1,0 +1,158 @@
+"""Recordings unlike those of a pretraining are found by how well they are reconstructed."""
+
+import json
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+import torch
+from neurt import NeurtProcessor
+from neurt.crossval.distribution import (
+    REFERENCE_FILE,
+    load_reference,
+    outside,
+    percentiles,
+    reconstruction_errors,
+    save_reference,
+)
+from neurt.dataset_scripts.recording import Recording
+from neurt.evaluation import linear_interpolation
+from torch import nn
+
+PROCESSOR = NeurtProcessor(window_length=40)
+
+
+class Predictor(nn.Module):
+    """Reconstructs by a function of the batch, which must not look at what is hidden."""
+
+    def __init__(self, reconstruct):
+        super().__init__()
+        self.reconstruct = reconstruct
+        self.windows = 0
+
+    def forward(self, input_values, bool_masked_pos, **rest):
+        self.windows += len(input_values)
+        hidden = bool_masked_pos if bool_masked_pos.ndim == 3 else bool_masked_pos.unsqueeze(-1)
+        return SimpleNamespace(reconstruction=self.reconstruct(input_values, hidden))
+
+
+def mean_of_visible(values, hidden):
+    visible = ~hidden
+    mean = (values * visible).sum(1, keepdim=True) / visible.sum(1, keepdim=True).clamp(min=1)
+    return mean.expand_as(values)
+
+
+def recording(traces, name="r", **options):
+    rng = np.random.default_rng(0)
+    centroids = 100 * rng.random((len(traces), 2))
+    ids = tuple(map(str, range(len(traces))))
+    options = {"centroids": centroids, "coordinate_unit": "um", **options}
+    return Recording(traces.astype(np.float32), 5.0, name, "m", "s", ids, **options)
+
+
+def white(seed, neurons=8, frames=400):
+    return recording(np.random.default_rng(seed).normal(size=(neurons, frames)), f"white {seed}")
+
+
+def slow(seed, neurons=8, frames=400):
+    """Decaying with 10 frames, as calcium does."""
+    steps, traces = np.random.default_rng(seed).normal(size=(neurons, frames)), np.zeros((neurons, frames))
+    for t in range(1, frames):
+        traces[:, t] = np.exp(-1 / 10) * traces[:, t - 1] + steps[:, t]
+    return recording(traces, f"slow {seed}")
+
+
+def errors_of(recordings, reconstruct=mean_of_visible, **options):
+    return reconstruction_errors(Predictor(reconstruct), recordings, PROCESSOR, **options)
+
+
+def test_the_error_is_relative_to_that_of_straight_lines():
+    def lines(values, hidden):
+        return torch.from_numpy(linear_interpolation(values.numpy(), hidden.expand_as(values).numpy()))
+
+    def half_way(values, hidden):
+        return (values + lines(values, hidden)) / 2  # half the error, a quarter of its square
+
+    found = reconstruction_errors(Predictor(lines), [white(0), slow(0)], PROCESSOR)
+    assert found.tolist() == pytest.approx([1, 1])
+    found = reconstruction_errors(Predictor(half_way), [white(0), slow(0)], PROCESSOR)
+    assert found.tolist() == pytest.approx([0.25, 0.25])
+
+
+def test_own_traces_alone_are_judged():
+    def neighbours_wrong(values, hidden):
+        return torch.cat([mean_of_visible(values, hidden)[..., :1], torch.full_like(values[..., 1:], 1e3)], dim=-1)
+
+    assert errors_of([slow(0)], neighbours_wrong) == pytest.approx(errors_of([slow(0)]))
+
+
+def test_white_noise_is_outside_of_slow_signals():
+    reference = errors_of([slow(seed) for seed in range(1, 21)])
+    found = errors_of([slow(0), white(0)])
+    # The mean's error is the variance of white noise, a line's is that and what the two ends add, from 1.5 to 2 times
+    # it; across gaps shorter than its memory a slow signal lies near the line.
+    assert 0.5 < found[1] < 0.7 and found[0] > 1.2
+    assert outside(percentiles(found, reference)).tolist() == [False, True]
+    # And slow signals are outside of white noise.
+    of_noise = errors_of([white(seed) for seed in range(1, 21)])
+    assert outside(percentiles(found, of_noise)).tolist() == [True, False]
+
+
+def test_percentiles_equal_hand_computed_shares():
+    reference = np.array([3.0, 1, 2, 2])
+    found = percentiles(np.array([0.5, 1, 2, 2.5, 9, np.nan]), reference)
+    assert found[:5].tolist() == [0, 0.125, 0.5, 0.75, 1] and np.isnan(found[5])
+
+
+def test_both_tails_and_what_is_not_known_are_outside():
+    found = np.array([0.0, 0.004, 0.006, 0.5, 0.994, 0.996, 1.0, np.nan])
+    assert outside(found).tolist() == [True, True, False, False, False, True, True, True]
+    assert outside(found, level=0.5).tolist() == [True, True, True, False, True, True, True, True]
+
+
+def test_few_windows_are_enough_and_masks_depend_on_the_seed_alone():
+    model = Predictor(mean_of_visible)
+    large = slow(0, neurons=40)  # 40 × 10 windows
+    first = reconstruction_errors(model, [large], PROCESSOR, seed=1)
+    assert model.windows == 128
+    assert errors_of([large], seed=1) == first != errors_of([large], seed=2)
+
+
+def test_a_recording_without_windows_or_without_positions():
+    unplaced = recording(slow(0).traces, centroids=None, coordinate_unit=None)
+    constant = recording(np.ones((8, 400)))
+    found = errors_of([unplaced, constant, slow(0)])
+    assert np.isnan(found).tolist() == [True, True, False]
+    found = errors_of([unplaced, slow(0)], missing_neighbours="mask")
+    assert found[0] == found[1]
+
+
+def test_a_real_model_gives_finite_errors(tiny_model):
+    found = reconstruction_errors(tiny_model(), [slow(0), white(0)], PROCESSOR)
+    assert np.isfinite(found).all() and (found > 0).all()
+
+
+def test_a_reference_is_written_and_read_as_plain_numbers(tmp_path):
+    save_reference(tmp_path, np.array([1.23456, np.nan, 0.5]), {"recordings": "simulated"})
+    contents = json.loads((tmp_path / REFERENCE_FILE).read_text())
+    assert contents == {"errors": [0.5, 1.2346], "measured_on": {"recordings": "simulated"}}
+    assert load_reference(tmp_path).tolist() == [0.5, 1.2346]
+    save_reference(tmp_path, np.array([2.0]), {})
+    assert load_reference(tmp_path).tolist() == [2]
+
+
+def test_a_model_without_a_reference_has_none(tmp_path):
+    assert load_reference(tmp_path) is None
+    assert load_reference("nobody/has-this-model") is None
+
+
+@pytest.mark.parametrize("text", ['{"errors": []}', '{"errors": ["a"]}', '{"errors": [1, NaN]}', "{}", "[1]", "no"])
+def test_a_reference_of_something_else_is_refused(tmp_path, text):
+    (tmp_path / REFERENCE_FILE).write_text(text)
+    with pytest.raises(ValueError, match=f"{REFERENCE_FILE}: expected"):
+        load_reference(tmp_path)
+
+
+def test_no_reference_is_made_of_nothing(tmp_path):
+    with pytest.raises(ValueError, match="expected reconstruction errors of recordings to compare others with"):
+        save_reference(tmp_path, np.array([np.nan]), {})
