@@ -160,10 +160,11 @@ def test_a_recording_is_the_mean_over_its_windows(channel_means):
 @pytest.mark.parametrize(
     ("lengths", "length", "used"),
     [
-        # 4 x 64 frames are more than 5 x 40; then 2 x 64 are fewer than 5 x 40; then one recording has none of 64.
+        # 4 x 64 frames are more than 5 x 40; 2 x 64 are fewer than 5 x 40; 6 x 64 are more than 7 x 50, but none of
+        # the second recording.
         ([(64, 64, 64), (64, 40)], 64, [3, 1]),
         ([(64, 40, 40), (64, 40)], 40, [3, 2]),
-        ([(64, 64, 64, 50), (50,)], 50, [4, 1]),
+        ([(64, 64, 64, 64, 64, 64), (50,)], 50, [6, 1]),
     ],
 )
 def test_windows_are_cut_to_the_length_that_uses_most_frames(channel_means, lengths, length, used):

@@ -90,6 +90,7 @@ def test_no_pair_of_frames_is_taken_across_a_segment_border():
     names = ("autocorrelation at 1 s", "noise level", "event rate")
     assert [statistics(trace, 1.0, (0, 3))[name] for name in names] == pytest.approx([1, 0, 0])
     assert statistics(trace, 1.0)["event rate"] == pytest.approx(1 / 6)
+    assert statistics([0, 1, 9, 9], 1.0, (0, 2))["noise level"] == pytest.approx(0.5)
     # One second is two frames: products (0, 2) and (3, 5) only.
     assert statistics(trace, 2.0, (0, 3))["autocorrelation at 1 s"] == pytest.approx(1)
     # No segment lasts a second, or two frames.
