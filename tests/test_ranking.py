@@ -56,6 +56,9 @@ def test_more_than_two_classes_give_the_mean_over_pairs_of_classes_of_scikit_lea
     log_probabilities = log_softmax(rng.normal(size=(15, 3)) + np.eye(3)[targets], axis=1)
     expected = roc_auc_score(targets, np.exp(log_probabilities), multi_class="ovo", average="macro")
     assert auc_within_folds([np.arange(15)], [log_probabilities], targets) == pytest.approx(expected)
+    # Logits say the same, relative to whichever class.
+    relative = log_probabilities - log_probabilities[:, :1]
+    assert auc_within_folds([np.arange(15)], [relative], targets) == pytest.approx(expected)
 
 
 def test_of_more_than_two_classes_each_two_must_meet():
