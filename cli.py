@@ -10,7 +10,7 @@ import typer
 import typer.core
 from huggingface_hub.errors import StrictDataclassError
 
-from .commands import data, training
+from .commands import data, groups, training
 from .dataset_scripts.wording import printable
 
 
@@ -40,6 +40,7 @@ app.command()(training.finetune)
 app.command()(training.evaluate)
 app.command()(training.embed)
 app.command()(training.reconstruct)
+app.command()(groups.crossval)
 app.command()(training.convert)
 
 

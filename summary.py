@@ -58,12 +58,12 @@ def write_summary(
     folder = Path(folder)
     folder.mkdir(parents=True, exist_ok=True)
     if examples:
-        _save(reconstruction_figure(examples, simulated), folder / "reconstruction.png")
+        save_figure(reconstruction_figure(examples, simulated), folder / "reconstruction.png")
     if classification is not None:
-        _save(subjects_figure(classification), folder / "subjects.png")
+        save_figure(subjects_figure(classification), folder / "subjects.png")
 
     parts = [f"# {escape_markdown(title)}", *(["**Simulated recordings are among these.**"] if simulated else [])]
-    parts += ["## What was run", _code_block(command)]
+    parts += ["## What was run", code_block(command)]
     if reconstruction is not None:
         parts += ["## Reconstruction of hidden frames", _verdict(reconstruction), reconstruction.to_markdown()]
     if examples:
@@ -95,7 +95,7 @@ def reconstruction_figure(examples: Sequence[ReconstructionExample], simulated: 
         examples: One panel each.
         simulated: Said in the title.
     """
-    figure = _figure(height=0.9 + 1.6 * len(examples))
+    figure = new_figure(height=0.9 + 1.6 * len(examples))
     panels = figure.subplots(len(examples), squeeze=False)[:, 0]
     for panel, example in zip(panels, examples, strict=True):
         _draw_window(panel, example)
@@ -112,7 +112,7 @@ def subjects_figure(scores: ClassificationScores) -> Figure:
     With more than two classes: log-probability of the own class minus that of the best other class.
     """
     two = len(scores.class_names) == 2
-    figure = _figure(height=4.2)
+    figure = new_figure(height=4.2)
     panel = figure.subplots()
     groups = sorted({subject["label"] for subject in scores.subjects})
     for position, group in enumerate(groups):
@@ -123,7 +123,7 @@ def subjects_figure(scores: ClassificationScores) -> Figure:
     panel.annotate(line, (1, 0), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points")
     panel.set_xticks(range(len(groups)), [_tick(scores, group) for group in groups])
     panel.set_xlim(-0.6, len(groups) - 0.4)
-    other = f"log-odds of {_plain(scores.class_names[1])}" if two else "own class − best other (log-probability)"
+    other = f"log-odds of {plain(scores.class_names[1])}" if two else "own class − best other (log-probability)"
     panel.set_ylabel(f"Mean {other}")
     panel.set_title(_subjects_title(scores))
     return figure
@@ -159,7 +159,7 @@ def _draw_group(panel, position, values, group):
 
 def _tick(scores, group):
     n = sum(subject["label"] == group for subject in scores.subjects)
-    return f"{_plain(scores.class_names[group])}\nn = {n}"
+    return f"{plain(scores.class_names[group])}\nn = {n}"
 
 
 def _subjects_title(scores):
@@ -174,14 +174,14 @@ def _runs(hidden):
     return edges.reshape(-1, 2).tolist()
 
 
-def _figure(height):
+def new_figure(height):
     # Not pyplot: no global state, and the same picture whatever backend or style the user has set.
     figure = Figure(figsize=(8, height), layout="constrained", dpi=130)
     FigureCanvasAgg(figure)
     return figure
 
 
-def _save(figure, path):
+def save_figure(figure, path):
     for panel in figure.axes:
         panel.spines[["top", "right"]].set_visible(False)
     with file_aside(path, replace=True) as aside:
@@ -229,13 +229,13 @@ def _file_list(folder):
     return "\n".join(f"- {escape_markdown(name)}" for name in sorted(names | {"summary.md"}))
 
 
-def _code_block(text):
+def code_block(text):
     longest = max((len(run) for run in re.findall("`+", text)), default=0)
     fence = "`" * max(3, longest + 1)
     return f"{fence}\n{text}\n{fence}"
 
 
-def _plain(text):
+def plain(text):
     """Text for a figure: on one line, and a dollar sign is no formula."""
     return _short(" ".join(str(text).split())).replace("$", r"\$")
 

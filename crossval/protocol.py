@@ -12,7 +12,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cohort import REGRESSION, Cohort
-from .folds import LEAVE_ONE_OUT, LEAVE_PAIR_OUT, Fold, leave_one_out, leave_pair_out, stratified_folds
+from .folds import LEAVE_ONE_OUT, LEAVE_PAIR_OUT, STRATIFIED, Fold, leave_one_out, leave_pair_out, stratified_folds
 from .intervals import bootstrap_over_subjects
 from .learners import FoldScores, Learner, fit_recordings, out_of_fold_scores, subject_scores
 from .permutations import PermutationTest, permutation_test
@@ -82,6 +82,7 @@ class Held:
         predictor: Its name.
         recordings: (R, K) logits relative to class 0, or (R,) numbers: means over the folds that held each out.
         subjects: (S, K) or (S,), means over an animal's recordings.
+        statistic: From how often each subject counts (n, S) to the score (n,), as `bootstrap_over_subjects` asks.
         score: Of the subjects; see `score_name`.
         interval: 95 % bootstrap interval of the score over subjects.
         test: Its place among scores with permuted labels; None if none were tried.
@@ -90,9 +91,23 @@ class Held:
     predictor: str
     recordings: np.ndarray
     subjects: np.ndarray
+    statistic: Callable[[np.ndarray], np.ndarray]
     score: float
     interval: tuple[float, float]
     test: PermutationTest | None
+
+
+def parse_scheme(words: str, seed: int = 0) -> Scheme:
+    """A scheme from "leave-pair-out", "leave-one-out" or a number of stratified folds.
+
+    Raises:
+        ValueError: If it is none of these.
+    """
+    if words in (LEAVE_PAIR_OUT, LEAVE_ONE_OUT):
+        return Scheme(words)
+    if not words.isdecimal():
+        raise ValueError(f"expected folds as {LEAVE_PAIR_OUT}, {LEAVE_ONE_OUT} or a number, got {words!r}")
+    return Scheme(STRATIFIED, int(words), seed)
 
 
 def default_scheme(cohort: Cohort, seed: int = 0) -> Scheme:
@@ -102,7 +117,7 @@ def default_scheme(cohort: Cohort, seed: int = 0) -> Scheme:
     # Two animals at least must be in a fold to be compared.
     regression = cohort.problem_type == REGRESSION
     largest = len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min())
-    return Scheme("stratified", min(MOST_FOLDS, largest), seed)
+    return Scheme(STRATIFIED, min(MOST_FOLDS, largest), seed)
 
 
 def score_name(cohort: Cohort, scheme: Scheme) -> str:
@@ -151,10 +166,19 @@ def cross_validate(
         predictor=predictor.name,
         recordings=recordings,
         subjects=_mean_over_folds(_of_subjects(cohort, found), len(cohort.subjects)),
+        statistic=statistic,
         score=float(statistic(np.ones((1, len(cohort.subjects))))[0]),
         interval=bootstrap_over_subjects(statistic, cohort.targets, seed=seed),
         test=test,
     )
+
+
+def difference(first: Held, second: Held, cohort: Cohort, seed: int = 0) -> tuple[float, tuple[float, float]]:
+    """How much better the first is than the second on the same animals and folds, and the 95 % interval of that."""
+    interval = bootstrap_over_subjects(
+        lambda counts: first.statistic(counts) - second.statistic(counts), cohort.targets, seed=seed
+    )
+    return first.score - second.score, interval
 
 
 def _fit_folds(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> list[FoldScores]:

@@ -1,0 +1,56 @@
+"""Commands about groups of animals: crossval."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Seed
+
+
+def crossval(
+    context: typer.Context,
+    build: Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")],
+    label: Annotated[str, typer.Option(help="What is to be told of the animals: a label of the build.")],
+    output: Annotated[Path, typer.Option(help="Folder to make: report.md, results.json, figures.")],
+    model: Annotated[
+        Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights")
+    ] = None,
+    stratum: Annotated[
+        str | None,
+        typer.Option(help="Label (cage, litter, date) within which labels are permuted.", show_default="none"),
+    ] = None,
+    regression: Annotated[bool, typer.Option("--regression", help="The label is a number, not a class.")] = False,
+    folds: Annotated[
+        str | None,
+        typer.Option(
+            help="leave-pair-out, leave-one-out, or how many stratified folds.",
+            show_default="leave-pair-out for two classes, else 5",
+        ),
+    ] = None,
+    permutations: Annotated[
+        int, typer.Option(help="Most labellings to try for the p-value; all are tried if they are fewer. 0: none.")
+    ] = 1000,
+    missing_neighbours: Annotated[
+        str, typer.Option(help="Recordings without positions: error skips them, mask uses own traces.")
+    ] = "error",
+    seed: Seed = 0,
+) -> None:
+    """Tell groups of animals apart by a frozen model: held-out animals, baselines, p-values, leaks and confounds."""
+    from ..crossval.cohort import CLASSIFICATION, REGRESSION
+    from ..crossval.protocol import parse_scheme
+    from ..crossval.study import StudyOptions, crossval
+    from ..loading import shipped_model
+
+    options = StudyOptions(
+        label=label,
+        stratum=stratum,
+        problem_type=REGRESSION if regression else CLASSIFICATION,
+        scheme=None if folds is None else parse_scheme(folds, seed),
+        permutations=permutations,
+        missing_neighbours=missing_neighbours,
+        seed=seed,
+    )
+    crossval(build, output, model=model or shipped_model(), options=options, command=context.meta["neurt.command"])
+    print((output / "report.md").read_text(encoding="utf-8"))
+    print(f"saved to {output}")

@@ -1,0 +1,209 @@
+"""The report of a study: the verdict first, then the baselines, the checks, every animal, and how to run it again."""
+
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from ..summary import code_block, escape_markdown
+from .figures import draw_calibration, draw_confounds, draw_roc, draw_subjects
+
+LEVEL_COLUMNS = {
+    "accuracy": "accuracy",
+    "balanced_accuracy": "balanced accuracy",
+    "roc_auc": "ROC-AUC, pooled",
+    "mcc": "MCC",
+    "brier": "Brier score",
+    "calibration_in_the_large": "calibration in the large",
+    "calibration_slope": "calibration slope",
+}
+WARN = "**Look at this first.**"
+
+
+def write_report(results: Mapping[str, Any], folder: Path) -> None:
+    """Write `report.md` and its figures.
+
+    Args:
+        results: As `crossval` makes them.
+        folder: Where to.
+    """
+    figures = _draw(results, folder)
+    parts = [
+        "# Groups of animals",
+        verdict(results),
+        *(["**Simulated recordings are among these.**"] if results["simulated"] else []),
+        *warnings(results),
+        "## Who was told apart",
+        _who(results),
+        "## Beside its baselines, on the same folds",
+        _predictor_table(results),
+        results["checks"]["power"],
+        *(["## Levels", _level_table(results["levels"]), LEVEL_NOTE] if results["levels"] else []),
+        "## Leaks",
+        *_leaks(results),
+        "## What else differs between the groups",
+        _confound_table(results["checks"]["confounds"], results["class_names"]),
+        *(f"![{title}]({name})" for name, title in figures.items()),
+        "## Every animal",
+        _subject_table(results),
+        "## Run it again",
+        code_block(results["command"]),
+    ]
+    (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
+
+
+LEVEL_NOTE = """\
+Means over the folds that held each animal out. The AUC of this table pools folds; the score above compares animals
+within folds alone. Temperatures were fitted to animals held out of each training fold."""
+
+
+def verdict(results: Mapping[str, Any]) -> str:
+    """One paragraph: score, interval, p-value, and whether a baseline is as good."""
+    (name, probe), *others = results["predictors"].items()
+    kind = "simulated " if results["simulated"] else ""
+    said = f"{name}: {results['score_name']} {_with_interval(probe)} over {len(results['subjects'])} {kind}subjects"
+    said += f", {_p(probe)}." if "p_value" in probe else "; no permutation test was asked for."
+    unbeaten = [other for other, row in others if row["probe_is_better_by"] <= 0]
+    unsure = [other for other, row in others if row["probe_is_better_by"] > 0 >= row["difference_interval"][0]]
+    if unbeaten:
+        said += f" **{' and '.join(unbeaten)} did as well or better, without a neural network.**"
+    elif unsure:
+        said += f" It scores higher than {' and '.join(unsure)}, but the difference may be chance."
+    else:
+        said += " It is better than each baseline."
+    return said
+
+
+def warnings(results: Mapping[str, Any]) -> list[str]:
+    """What a reader must know before believing the verdict."""
+    checks, found = results["checks"], []
+    if checks["seen_in_pretraining"]:
+        names = ", ".join(escape_markdown(name) for name in checks["seen_in_pretraining"])
+        found.append(f"{WARN} Pretraining has seen {names}: this is no test on new animals.")
+    suspects = [row["name"] for row in checks["confounds"] if row["suspicious"]]
+    if suspects:
+        found.append(f"{WARN} The groups also differ in {', '.join(suspects)}: see below before speaking of biology.")
+    return found
+
+
+def _draw(results: Mapping[str, Any], folder: Path) -> dict[str, str]:
+    """Figures that make sense here: title by file name."""
+    drawn = {"confounds.png": "What separates the groups alone"} if results["checks"]["confounds"] else {}
+    drawn["subjects.png"] = "Scores of held-out animals"
+    if len(results["class_names"]) == 2:
+        drawn |= {"roc.png": "ROC curves", "calibration.png": "Calibration"}
+    for name in drawn:
+        _DRAW[name](results, folder / name)
+    return drawn
+
+
+_DRAW = {
+    "confounds.png": draw_confounds,
+    "subjects.png": draw_subjects,
+    "roc.png": draw_roc,
+    "calibration.png": draw_calibration,
+}
+
+
+def _who(results: Mapping[str, Any]) -> str:
+    names, targets = results["class_names"], list(results["subjects"].values())
+    groups = ", ".join(f"{targets.count(place)} {escape_markdown(name)}" for place, name in enumerate(names))
+    who = groups or f"{len(targets)} animals, {min(targets):g} to {max(targets):g}"
+    said = (
+        f"Subjects: {who}; recordings: {results['num_recordings']}; windows: {results['num_windows']}. Held out by "
+        f"{results['options']['scheme']}."
+    )
+    skipped = results["skipped"]
+    if skipped:
+        name, why = next(iter(skipped.items()))
+        said += f" Recordings without windows: {len(skipped)} ({escape_markdown(name)}: {escape_markdown(why)})."
+    return said
+
+
+def _predictor_table(results: Mapping[str, Any]) -> str:
+    rows = []
+    for name, row in results["predictors"].items():
+        better = ""
+        if "probe_is_better_by" in row:
+            low, high = row["difference_interval"]
+            better = f"{row['probe_is_better_by']:+.3f} [{low:+.3f}, {high:+.3f}]"
+        rows.append([name, _with_interval(row), _p(row) if "p_value" in row else "", better])
+    return _table(["predictor", results["score_name"], "permutation test", "NEuRT is better by"], rows)
+
+
+def _level_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
+    rows = [[level, str(row["n"]), *(_number(row[key]) for key in LEVEL_COLUMNS)] for level, row in levels.items()]
+    return _table(["level", "n", *LEVEL_COLUMNS.values()], rows)
+
+
+def _leaks(results: Mapping[str, Any]) -> list[str]:
+    split = results["checks"]["window_split"]
+    said = [
+        "No animal, recording or data stands on both sides of a fold.",
+        f"Had single windows been dealt out at random, so that each animal stands on both sides, windows would have "
+        f"been told apart with a score of {split['random_windows']:.2f}; with whole animals held out it is "
+        f"{split['whole_animals']:.2f} (same learner, {split['num_windows']} windows, {split['num_folds']} folds).",
+    ]
+    for row in results["checks"].get("identity", []):
+        if row["subjects"] > 1:
+            said.append(
+                f"Within {escape_markdown(row['group'])}, single windows tell which of {row['subjects']} animals they "
+                f"are of with a balanced accuracy of {_number(row['balanced_accuracy'])} (chance {row['chance']:.2f}; "
+                f"learnt from other {row['split_by']})."
+            )
+    return said
+
+
+def _confound_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> str:
+    if not rows:
+        return "Nothing that was measured of the recordings differs between subjects."
+    groups = list(class_names) or ["all"]
+    table = [
+        [
+            f"**{row['name']}**" if row["suspicious"] else row["name"],
+            *(_typical(row["typical"][group], row["unit"]) for group in groups),
+            f"{row['separation']:.2f}",
+            f"{row['p_value']:.3g}",
+            f"{row['adjusted_p']:.3g}",
+        ]
+        for row in rows
+    ]
+    header = ["property", *map(escape_markdown, groups), "separates alone (0.5 to 1)", "p", "p, Holm"]
+    return _table(header, table)
+
+
+def _typical(value: float | str | None, unit: str) -> str:
+    if isinstance(value, str):
+        return escape_markdown(value)
+    return f"{_number(value)} {unit}".strip()
+
+
+def _subject_table(results: Mapping[str, Any]) -> str:
+    names, probe = results["class_names"], next(iter(results["predictors"].values()))
+    rows = []
+    for (subject, target), score in zip(results["subjects"].items(), probe["subjects"], strict=True):
+        truth = escape_markdown(names[target]) if names else f"{target:g}"
+        score = np.atleast_1d(score)
+        scores = [f"{value:+.2f}" for value in (score[1:] if len(score) > 1 else score)]
+        rows.append([escape_markdown(subject), truth, *scores])
+    said = [f"log-odds of {escape_markdown(name)} against {escape_markdown(names[0])}" for name in names[1:]]
+    return _table(["subject", "group" if names else "value", *(said or ["predicted"])], rows)
+
+
+def _with_interval(row: Mapping[str, Any]) -> str:
+    low, high = row["interval"]
+    return f"{row['score']:.3f} [{low:.3f}, {high:.3f}]"
+
+
+def _p(row: Mapping[str, Any]) -> str:
+    return f"p = {row['p_value']:.3g} ({'exact' if row['exact'] else 'random labellings'})"
+
+
+def _number(value: float | None) -> str:
+    return "–" if value is None or np.isnan(value) else f"{value:.3g}"
+
+
+def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
+    lines = [header, ["---"] * len(header), *rows]
+    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -1,0 +1,246 @@
+"""A study of groups of animals: a frozen encoder and its baselines on the same folds, and what could be wrong with it.
+
+results = crossval(Path("BUILD"), Path("STUDY"), model=Path("MODEL"), label="genotype")
+"""
+
+import dataclasses
+import functools
+import importlib.util
+import json
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from tqdm import tqdm
+
+from ..baselines import SIMPLE_STATISTICS, recording_statistics
+from ..dataset_scripts.parquet_build import read_build
+from ..dataset_scripts.recording import Recording, any_simulated
+from ..dataset_scripts.windows import WindowDataset
+from ..evaluation import json_ready
+from ..loading import load_processor, load_quietly
+from ..metrics.subject_classification import subject_classification_scores
+from ..modeling_neurt import NeurtModel
+from ..processing_neurt import NeurtProcessor
+from ..writing_aside import folder_aside, require_new
+from .baseline_features import channel_features, columns_of_all, minirocket_features, windows_of_recordings
+from .cohort import CLASSIFICATION, REGRESSION, Cohort, make_cohort
+from .confounds import confound_table
+from .embeddings import WindowFeatures, embed_windows
+from .leaks import check_folds, identity_decoding, seen_in_pretraining, window_split_optimism
+from .learners import logistic, pca_lda, ridge
+from .permutations import MOST, power_note
+from .protocol import (
+    Held,
+    Predictor,
+    Scheme,
+    calibrated,
+    cross_validate,
+    default_scheme,
+    difference,
+    score_name,
+    window_logits,
+)
+from .report import write_report
+
+PROBE = "NEuRT, frozen"
+CHANNEL_STATISTICS, MINIROCKET = "statistics of all channels, PCA and LDA", "MiniRocket"
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is asked of a study.
+
+    Args:
+        label: What is to be told of the animals, a label of the build.
+        stratum: Label within which animals could have been dealt out otherwise: cage, litter, date.
+        problem_type: "single_label_classification" or "regression".
+        scheme: How animals are held out; by default leave-pair-out for two classes, else stratified folds.
+        permutations: Most labellings to try for a p-value; 0 for none.
+        missing_neighbours: "mask" to use recordings without positions as well.
+        seed: Of folds, permutations, bootstrap and samples.
+    """
+
+    label: str
+    stratum: str | None = None
+    problem_type: str = CLASSIFICATION
+    scheme: Scheme | None = None
+    permutations: int = MOST
+    missing_neighbours: str = "error"
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class Study:
+    """Everything that is known before anything is fitted.
+
+    Args:
+        options: What was asked.
+        recordings: Those that give windows.
+        cohort: Their animals.
+        processor: Cuts the windows.
+        dataset: The windows.
+        windows: As the encoder sees them.
+        seen: Animals that the encoder has seen in its training.
+    """
+
+    options: StudyOptions
+    recordings: Sequence[Recording]
+    cohort: Cohort
+    processor: NeurtProcessor
+    dataset: WindowDataset
+    windows: WindowFeatures
+    seen: list[str]
+
+    @functools.cached_property
+    def scheme(self) -> Scheme:
+        return self.options.scheme or default_scheme(self.cohort, self.options.seed)
+
+    @property
+    def learner(self) -> Callable:
+        return ridge if self.cohort.problem_type == REGRESSION else logistic
+
+
+def crossval(
+    build: Path, output: Path, *, model: str | Path, options: StudyOptions, command: str = "neurt crossval"
+) -> dict[str, Any]:
+    """Hold animals out in turn, tell them by what a frozen encoder makes of them, and put it beside its baselines.
+
+    Args:
+        build: Parquet build.
+        output: Folder to make, with `report.md`, `results.json` and figures.
+        model: Folder or Hub name of the pretrained model.
+        options: What is asked.
+        command: What regenerates the study.
+
+    Returns:
+        The results, as written to `results.json`.
+
+    Raises:
+        ValueError: If the build, the labels or the model cannot be used, animals are too few, one stands on both sides
+            of a fold, or the output exists.
+    """
+    require_new(output, "an output folder")
+    study = open_study(build, model, options)
+    check_folds(study.recordings, study.cohort, study.scheme.make(study.cohort))
+    held = {predictor.name: _cross_validate(study, predictor) for predictor in predictors(study)}
+    results = {
+        "command": command,
+        "simulated": any_simulated(study.recordings),
+        "options": dataclasses.asdict(options) | {"scheme": str(study.scheme)},
+        **_about(study),
+        "score_name": score_name(study.cohort, study.scheme),
+        "predictors": {name: _summary(study, found, held[PROBE]) for name, found in held.items()},
+        "levels": _levels(study, held[PROBE]),
+        "checks": _checks(study),
+    }
+    with folder_aside(output) as aside:
+        (aside / "results.json").write_text(json.dumps(json_ready(results), indent=1) + "\n", encoding="utf-8")
+        write_report(results, aside)
+    return results
+
+
+def open_study(build: Path, model: str | Path, options: StudyOptions) -> Study:
+    """Read the recordings, cut and embed their windows, and read off the animals' labels."""
+    processor, encoder = load_processor(model), load_quietly(NeurtModel, model).eval()
+    recordings = list(read_build(build))
+    dataset = WindowDataset(recordings, processor, missing_neighbours=options.missing_neighbours)
+    used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
+    cohort = make_cohort(used, options.label, problem_type=options.problem_type, stratum=options.stratum)
+    windows = embed_windows(encoder, dataset, functools.partial(tqdm, desc="windows", unit="batch"))
+    return Study(
+        options=options,
+        recordings=used,
+        cohort=cohort,
+        processor=processor,
+        dataset=dataset,
+        windows=windows,
+        seen=seen_in_pretraining(encoder.config, cohort),
+    )
+
+
+def predictors(study: Study) -> list[Predictor]:
+    """The probe, and its baselines on the same recordings; MiniRocket where it is installed."""
+    normalization, missing = study.processor.normalization, study.options.missing_neighbours
+    simple = np.stack([recording_statistics(recording, normalization) for recording in study.recordings])
+    chosen = [probe(study), Predictor(SIMPLE_STATISTICS, simple, study.learner)]
+    if study.cohort.problem_type != REGRESSION:
+        rows = [channel_features(recording, study.processor, missing) for recording in study.recordings]
+        chosen.append(Predictor(CHANNEL_STATISTICS, columns_of_all(np.stack(rows)), pca_lda))
+    if all(importlib.util.find_spec(package) for package in ("sktime", "numba")):
+        windows = windows_of_recordings(study.dataset, study.cohort.recording_ids)
+        chosen.append(Predictor(MINIROCKET, minirocket_features(windows, study.options.seed), study.learner))
+    return chosen
+
+
+def probe(study: Study) -> Predictor:
+    """A linear model on what the frozen encoder makes of the windows."""
+    return Predictor(PROBE, study.windows.of_recordings(), study.learner)
+
+
+def _cross_validate(study: Study, predictor: Predictor) -> Held:
+    options = study.options
+    return cross_validate(
+        predictor,
+        study.cohort,
+        study.scheme,
+        permutations=options.permutations,
+        seed=options.seed,
+        progress=functools.partial(tqdm, desc=f"{predictor.name}: labellings", unit="labelling"),
+    )
+
+
+def _about(study: Study) -> dict[str, Any]:
+    cohort = study.cohort
+    return {
+        "subjects": dict(zip(cohort.subjects, cohort.targets.tolist(), strict=True)),
+        "class_names": list(cohort.class_names),
+        "num_recordings": len(cohort.recording_ids),
+        "num_windows": len(study.windows.recording),
+        "skipped": study.dataset.skipped,
+    }
+
+
+def _summary(study: Study, held: Held, first: Held) -> dict[str, Any]:
+    """Score, interval, p-value, how much worse than the probe, and the score of every subject."""
+    found = {"score": held.score, "interval": held.interval, "subjects": held.subjects.tolist()}
+    if held.test is not None:
+        test = held.test
+        found |= {"p_value": test.p_value, "exact": test.exact, "labellings": test.num_labellings}
+    if held is not first:
+        less, interval = difference(first, held, study.cohort, study.options.seed)
+        found |= {"probe_is_better_by": less, "difference_interval": interval}
+    return found
+
+
+def _levels(study: Study, held: Held) -> dict[str, Any]:
+    """Scores of windows, recordings and subjects; empty for a continuous target."""
+    cohort = study.cohort
+    if cohort.problem_type == REGRESSION:
+        return {}
+    logits = window_logits(probe(study), study.windows.values, study.windows.recording, cohort, study.scheme)
+    rows = study.windows.recording
+    subjects = [cohort.subjects[subject] for subject in cohort.recording_subjects[rows]]
+    names = [cohort.recording_ids[row] for row in rows]
+    levels = subject_classification_scores(logits, cohort.recording_targets[rows], names, subjects)
+    cooled = calibrated(probe(study), cohort, study.scheme)
+    owners = [cohort.subjects[subject] for subject in cohort.recording_subjects]
+    after = subject_classification_scores(cooled, cohort.recording_targets, cohort.recording_ids, owners)["subject"]
+    return levels | {"subject, after temperature scaling": after}
+
+
+def _checks(study: Study) -> dict[str, Any]:
+    """Leaks and confounds."""
+    cohort, seed = study.cohort, study.options.seed
+    checks = {
+        "seen_in_pretraining": study.seen,
+        "power": power_note(cohort.targets, cohort.strata, max(study.options.permutations, 1)),
+        "confounds": [dataclasses.asdict(row) for row in confound_table(study.recordings, cohort, seed=seed)],
+        "window_split": dataclasses.asdict(window_split_optimism(study.windows, cohort, study.learner, seed=seed)),
+    }
+    if cohort.problem_type != REGRESSION:
+        identified = identity_decoding(study.windows, cohort, logistic, study.processor.window_length, seed=seed)
+        checks["identity"] = [dataclasses.asdict(row) for row in identified]
+    return checks
