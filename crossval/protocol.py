@@ -244,13 +244,14 @@ def window_logits(
 def calibrated(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> np.ndarray:
     """Logits of recordings (R, K), divided by the temperature that fits the training animals of each fold.
 
-    The temperature is fitted to scores of training animals that were themselves held out one by one.
+    The temperature is fitted to scores of training animals that were themselves held out, as `default_scheme` does: of
+    pooled leave-one-out it would be too high, for scores are biased there.
     """
     found = []
     for each in _fit_folds(predictor, cohort, scheme):
         train = cohort.only(each.fold.train)
         features = predictor.features[cohort.rows_of(each.fold.train)]
-        inner = _fit_folds(Predictor(predictor.name, features, predictor.learner), train, Scheme(LEAVE_ONE_OUT))
+        inner = _fit_folds(Predictor(predictor.name, features, predictor.learner), train, default_scheme(train))
         logits = _mean_over_folds(_of_subjects(train, inner), len(train.subjects))
         found.append(FoldScores(each.fold, each.rows, each.scores / fit_temperature(logits, train.targets)))
     return _mean_over_folds(found, len(cohort.recording_ids))

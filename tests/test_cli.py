@@ -11,7 +11,8 @@ from neurt import cli
 from neurt.inference import embed
 
 COMMANDS = (
-    "convert simulate simulate-corpus import build-microns inspect pretrain finetune evaluate embed reconstruct crossval demo"
+    "convert simulate simulate-corpus import build-microns inspect pretrain finetune evaluate embed reconstruct "
+    "crossval demo"
 ).split()
 
 

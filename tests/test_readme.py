@@ -49,6 +49,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "pretrain",
         "finetune",
         "evaluate",
+        "crossval",
         "embed",
         "reconstruct",
     ]
@@ -60,6 +61,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "reconstructions.parquet",
         "CLASSIFIER/summary.md",
         "MODEL/results.json",
+        "STUDY/report.md",
     ):
         assert (workplace / output).exists()
     (example,) = blocks("python")
