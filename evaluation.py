@@ -191,7 +191,6 @@ class ReconstructionExample:
 def evaluate_reconstruction(
     model: nn.Module,
     dataloader: Iterable[Mapping[str, Any]],
-    device: torch.device | str | None = None,
     *,
     simulated: bool,
     seed: int | None = None,
@@ -206,7 +205,6 @@ def evaluate_reconstruction(
         dataloader: Batches of the masking collator: `input_values` (B, T, C), `bool_masked_pos` (B, T) or (B, T, C),
             and, if there are any, `attention_mask`, `labels`, `sampling_rate`, `recording_id`, `neuron_index`,
             `subject_id`.
-        device: Where the batches go; by default where the model is.
         simulated: Whether the recordings were simulated; printed with the scores.
         seed: Seed of the masks; printed with the scores.
         baselines: By name, functions of a batch that give (B, T, C), in place of interpolation and window mean.
@@ -219,7 +217,7 @@ def evaluate_reconstruction(
     with _inference(model):
         for batch in dataloader:
             tally.add(batch)
-            predictions, targets, scored = _predictions(model, batch, device, baselines)
+            predictions, targets, scored = _predictions(model, batch, baselines)
             for name, prediction in predictions.items():
                 added = masked_sums(prediction, targets, scored)
                 sums[name] = merge_sums(sums[name], added) if name in sums else added
@@ -227,22 +225,19 @@ def evaluate_reconstruction(
     return ReconstructionScores([row for name in sums for row in _score_rows(name, sums[name])], measured_on)
 
 
-def reconstruction_examples(
-    model: nn.Module, batch: Mapping[str, Any], count: int = 4, device: torch.device | str | None = None
-) -> list[ReconstructionExample]:
+def reconstruction_examples(model: nn.Module, batch: Mapping[str, Any], count: int = 4) -> list[ReconstructionExample]:
     """Own traces of windows evenly spaced over a batch (not chosen by how well they look).
 
     Args:
         model: As in `evaluate_reconstruction`.
         batch: As in `evaluate_reconstruction`.
         count: Number of windows; fewer if the batch is smaller.
-        device: As in `evaluate_reconstruction`.
 
     Raises:
         ValueError: If the batch has no mask.
     """
     with _inference(model):
-        predictions, targets, scored = _predictions(model, batch, device)
+        predictions, targets, scored = _predictions(model, batch)
     rates = batch.get("sampling_rate", torch.full((len(targets),), torch.nan)).tolist()
     default_rate = getattr(getattr(model, "config", None), "default_sampling_rate", None)
     examples = []
@@ -259,7 +254,6 @@ def reconstruction_examples(
 def evaluate_classification(
     model: nn.Module,
     dataloader: Iterable[Mapping[str, Any]],
-    device: torch.device | str | None = None,
     *,
     simulated: bool,
     seed: int | None = None,
@@ -271,7 +265,6 @@ def evaluate_classification(
         dataloader: Batches with `input_values` (B, T, C), `labels` (B,) class ids, `recording_id` and `subject_id`
             (sequences of length B), and, if there are any, `attention_mask`, `bool_masked_pos`, `sampling_rate`,
             `neuron_index`.
-        device: Where the batches go; by default where the model is.
         simulated: Whether the recordings were simulated; printed with the scores.
         seed: Seed of the sample of windows; printed with the scores.
 
@@ -285,7 +278,7 @@ def evaluate_classification(
         for batch in dataloader:
             _require(batch, "labels", "recording_id", "subject_id")
             tally.add(batch)
-            logits.append(_numpy(model(**_model_inputs(model, batch, device)).logits))
+            logits.append(_numpy(model(**_model_inputs(model, batch)).logits))
             for name, values in columns.items():
                 values.extend(_as_list(batch[name]))
     measured_on = tally.measured_on(simulated, seed)
@@ -339,10 +332,10 @@ def _inference(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _predictions(model, batch, device, baselines=None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def _predictions(model, batch, baselines=None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Each predictor's (B, T, C), the targets, and where they are scored."""
     _require(batch, "bool_masked_pos")
-    reconstruction = model(**_model_inputs(model, batch, device)).reconstruction
+    reconstruction = model(**_model_inputs(model, batch)).reconstruction
     values, hidden = _numpy(batch["input_values"]), _numpy(batch["bool_masked_pos"]).astype(bool)
     labels, real = batch.get("labels"), batch.get("attention_mask")
     targets = values if labels is None else _numpy(labels)
@@ -374,9 +367,8 @@ def _visible_values(input_values, hidden, attention_mask):
     return np.where(visible, values, 0), visible
 
 
-def _model_inputs(model, batch, device) -> dict[str, torch.Tensor]:
-    if device is None:
-        device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
+def _model_inputs(model, batch) -> dict[str, torch.Tensor]:
+    device = next((parameter.device for parameter in model.parameters()), torch.device("cpu"))
     return model_inputs(batch, device)
 
 

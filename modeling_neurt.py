@@ -112,7 +112,7 @@ class NeurtPreTrainedModel(PreTrainedModel):
     @torch.no_grad()
     def _init_weights(self, module: nn.Module):
         super()._init_weights(module)
-        if isinstance(module, NeurtDecoder) and self.config.predict_correction:
+        if module is getattr(self, "decoder", None) and self.config.predict_correction:
             init.zeros_(module.weight)  # training starts at interpolation
         elif isinstance(module, (nn.Linear, nn.Embedding)):
             init.xavier_uniform_(module.weight)  # as the original
@@ -207,17 +207,13 @@ class NeurtModel(NeurtPreTrainedModel):
             )
 
 
-class NeurtDecoder(nn.Linear):
-    """Linear read-out of the channels; a class of its own for the sake of its initialisation."""
-
-
 class NeurtForMaskedSignalModeling(NeurtPreTrainedModel):
     """NEuRT with a linear decoder that reconstructs what is hidden."""
 
     def __init__(self, config: NeurtConfig):
         super().__init__(config)
         self.neurt = NeurtModel(config)
-        self.decoder = NeurtDecoder(config.hidden_size, config.num_channels)
+        self.decoder = nn.Linear(config.hidden_size, config.num_channels)
         self.post_init()
 
     @can_return_tuple
