@@ -20,6 +20,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any
 
 import numpy as np
+from scipy.fft import next_fast_len
 from scipy.stats import norm
 
 from .crossval.learners import logistic
@@ -180,7 +181,7 @@ def trace_statistics(traces: np.ndarray, sampling_rate: float, segment_starts: S
         [
             traces.mean(axis=1),
             np.sqrt(variances),
-            np.mean(deviations**3, axis=1) / variances**1.5,
+            np.mean(deviations**2 * deviations, axis=1) / variances**1.5,  # a cube takes 50 times as long
             at_lag(correlations, sampling_rate, 1.0, missing=0.0),
             _first_below(correlations, 1 / np.e) / sampling_rate,
             _median_steps(traces, segment_starts) / np.sqrt(sampling_rate),
@@ -204,9 +205,10 @@ def autocorrelations(traces: np.ndarray, segment_starts: Sequence[int] = (0,)) -
     products, pairs = np.zeros((len(traces), longest)), np.zeros(longest)
     for segment in segments:
         frames = segment.shape[1]
-        # Twice as long, or the end of the segment would be paired with its beginning.
-        spectrum = np.fft.rfft(segment, 2 * frames, axis=1)
-        products[:, :frames] += np.fft.irfft(np.abs(spectrum) ** 2, axis=1)[:, :frames]
+        # Twice as long at least, or the end of the segment would be paired with its beginning.
+        length = next_fast_len(2 * frames, real=True)
+        spectrum = np.fft.rfft(segment, length, axis=1)
+        products[:, :frames] += np.fft.irfft(np.abs(spectrum) ** 2, length, axis=1)[:, :frames]
         pairs[:frames] += np.arange(frames, 0, -1)
     covariances = products / pairs
     return covariances / covariances[:, :1]

@@ -32,7 +32,8 @@ Fitted = Callable[[np.ndarray], np.ndarray]
 # Features (R, F), targets (R,) and weights (R,) to what was fitted.
 Learner = Callable[[np.ndarray, np.ndarray, np.ndarray], Fitted]
 
-# scikit-learn's defaults: C = 1, alpha = 1.
+# Of each feature: the penalty grows with their number, so that more features make no surer predictions. Read as a
+# prior, log-odds of a recording whose scaled features are independent have a standard deviation of 1.
 PENALTY = 1.0
 VARIANCE_KEPT = 0.95
 # The largest entry of the gradient at which a fit has ended. Penalised, coefficients are then off by no more.
@@ -54,9 +55,9 @@ def subject_weights(subjects: np.ndarray) -> np.ndarray:
 def logistic(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Fitted:
     """Scale, and fit an L2-regularised logistic regression, multinomial for more than two classes.
 
-    It minimises Σ weight · log loss + ½ ‖coefficients‖², the intercept free. That is scikit-learn's
-    `LogisticRegression(C=1)` after a weighted `StandardScaler`, but fast enough for permutation tests: two classes are
-    fitted by Newton's method, and more features than recordings are rotated into as many dimensions as there are
+    It minimises Σ weight · log loss + ½ F ‖coefficients‖², the intercept free. That is scikit-learn's
+    `LogisticRegression(C=1 / F)` after a weighted `StandardScaler`, but fast enough for permutation tests: two classes
+    are fitted by Newton's method, and more features than recordings are rotated into as many dimensions as there are
     recordings, which an L2 penalty does not notice.
 
     Args:
@@ -73,16 +74,14 @@ def logistic(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> 
     scale = _fit_scale(features, targets, weights)
     num_classes = _num_classes(targets)
     rotated, axes = _rotate(scale(features))
-    if num_classes == 2:
-        coefficients, intercepts = _fit_log_odds(rotated, targets, weights)
-    else:
-        coefficients, intercepts = _fit_multinomial(rotated, targets, weights)
+    fit = _fit_log_odds if num_classes == 2 else _fit_multinomial
+    coefficients, intercepts = fit(rotated, targets, weights, _strength(scale(features)))
     coefficients = axes @ coefficients
     return lambda unseen: _relative_to_first(scale(unseen) @ coefficients + intercepts)
 
 
 def ridge(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Fitted:
-    """Scale, and fit a ridge regression: Σ weight · error² + ‖coefficients‖², the intercept free.
+    """Scale, and fit a ridge regression: Σ weight · error² + F ‖coefficients‖², the intercept free.
 
     Args:
         features: (R, F), finite.
@@ -100,7 +99,7 @@ def ridge(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> Fit
     # Scaled features have a weighted mean of 0, so the intercept is that of the targets whatever the coefficients.
     mean = np.average(targets, weights=weights)
     weighted = rotated.T * weights
-    curvature = weighted @ rotated + PENALTY * np.eye(rotated.shape[1])
+    curvature = weighted @ rotated + _strength(scale(features)) * np.eye(rotated.shape[1])
     coefficients = axes @ np.linalg.solve(curvature, weighted @ (targets - mean))
     return lambda unseen: scale(unseen) @ coefficients + mean
 
@@ -209,6 +208,11 @@ def _fit_scale(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -
     return lambda unseen: (unseen - mean) / spread
 
 
+def _strength(scaled: np.ndarray) -> float:
+    """Of a penalty, for the features that vary; scaled, the others are 0."""
+    return PENALTY * max(1, np.count_nonzero(scaled.any(axis=0)))
+
+
 def _rotate(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     """Rows (R, F) in at most R dimensions, in which they lie, and the axes (F, at most R) of those."""
     num_rows, num_features = scaled.shape
@@ -218,10 +222,12 @@ def _rotate(scaled: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
     return rotated.T, axes
 
 
-def _fit_log_odds(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_log_odds(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Newton's method for two classes: coefficients (F, 2) and intercepts (2,), 0 for class 0."""
     design = np.column_stack([features, np.ones(len(features))])
-    penalty = np.full(design.shape[1], PENALTY)
+    penalty = np.full(design.shape[1], strength)
     penalty[-1] = 0
     signs = np.where(targets == 1, 1.0, -1.0)
 
@@ -245,9 +251,11 @@ def _fit_log_odds(features: np.ndarray, targets: np.ndarray, weights: np.ndarray
     return solutions[:-1], solutions[-1]
 
 
-def _fit_multinomial(features: np.ndarray, targets: np.ndarray, weights: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+def _fit_multinomial(
+    features: np.ndarray, targets: np.ndarray, weights: np.ndarray, strength: float
+) -> tuple[np.ndarray, np.ndarray]:
     """Coefficients (F, K) and intercepts (K,)."""
-    model = LogisticRegression(C=1 / PENALTY, tol=1e-6, max_iter=1000).fit(features, targets, sample_weight=weights)
+    model = LogisticRegression(C=1 / strength, tol=1e-6, max_iter=1000).fit(features, targets, sample_weight=weights)
     return model.coef_.T, model.intercept_
 
 

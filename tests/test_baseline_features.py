@@ -200,7 +200,7 @@ def test_minirocket_finds_how_fast_traces_change_in_other_recordings():
     cut = windows_of_recordings(dataset, [member.recording_id for member in members])
     state = np.random.get_state()[1].tolist()
     found = minirocket_features(cut)
-    assert found.shape == (8, 504) and found.min() >= 0 and found.max() <= 1
+    assert found.shape == (8, 336) and found.min() >= 0 and found.max() <= 1
     np.testing.assert_array_equal(minirocket_features(cut), found)
     assert np.random.get_state()[1].tolist() == state
     classes = np.arange(8) % 2

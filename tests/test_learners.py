@@ -50,7 +50,7 @@ def cohort(targets, recordings_each, class_names=("a", "b")):
 @pytest.mark.parametrize(("recordings", "features"), [(18, 5), (18, 18), (18, 200), (60, 14)])
 def test_logistic_regression_scores_as_scikit_learns_pipeline_does(recordings, features):
     values, targets, weights = table(recordings, features)
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-9, max_iter=10000))
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1 / features, tol=1e-9, max_iter=10000))
     pipeline.fit(values, targets, standardscaler__sample_weight=weights, logisticregression__sample_weight=weights)
     scores = logistic(values, targets, weights)(unseen(features))
     assert scores.shape == (7, 2) and (scores[:, 0] == 0).all()
@@ -60,7 +60,7 @@ def test_logistic_regression_scores_as_scikit_learns_pipeline_does(recordings, f
 @pytest.mark.parametrize("features", [5, 100])
 def test_logistic_regression_of_three_classes_gives_scikit_learns_probabilities(features):
     values, targets, weights = table(30, features, classes=3)
-    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1.0, tol=1e-9, max_iter=10000))
+    pipeline = make_pipeline(StandardScaler(), LogisticRegression(C=1 / features, tol=1e-9, max_iter=10000))
     pipeline.fit(values, targets, standardscaler__sample_weight=weights, logisticregression__sample_weight=weights)
     scores = logistic(values, targets, weights)(unseen(features))
     assert scores.shape == (7, 3) and (scores[:, 0] == 0).all()
@@ -74,7 +74,7 @@ def test_the_smallest_loss_is_found_where_whole_newton_steps_diverge():
     values = rng.standard_normal((20, 2)) * 100
     targets = (values[:, 0] > 0).astype(int)
     targets[0], values[0] = 1 - targets[0], values[0] * 10
-    coefficients, intercepts = learners._fit_log_odds(values, targets, np.ones(20))
+    coefficients, intercepts = learners._fit_log_odds(values, targets, np.ones(20), 1.0)
     model = LogisticRegression(C=1.0, solver="newton-cholesky", tol=1e-9, max_iter=1000).fit(values, targets)
     found = values @ coefficients + intercepts
     assert found[:, 1] == pytest.approx(model.decision_function(values), abs=1e-4)
@@ -84,7 +84,7 @@ def test_the_smallest_loss_is_found_where_whole_newton_steps_diverge():
 def test_ridge_regression_predicts_as_scikit_learns_pipeline_does(features):
     values, _, weights = table(18, features)
     targets = values[:, 0] + 100
-    pipeline = make_pipeline(StandardScaler(), Ridge(alpha=1.0))
+    pipeline = make_pipeline(StandardScaler(), Ridge(alpha=features))
     pipeline.fit(values, targets, standardscaler__sample_weight=weights, ridge__sample_weight=weights)
     found = ridge(values, targets, weights)(unseen(features))
     assert found == pytest.approx(pipeline.predict(unseen(features)))
