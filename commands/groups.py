@@ -31,6 +31,7 @@ def crossval(
     permutations: Annotated[
         int, typer.Option(help="Most labellings to try for the p-value; all are tried if they are fewer. 0: none.")
     ] = 1000,
+    windows: Annotated[int, typer.Option(help="Most windows of a recording that the model reads.")] = 512,
     missing_neighbours: Annotated[
         str, typer.Option(help="Recordings without positions: error skips them, mask uses own traces.")
     ] = "error",
@@ -48,6 +49,7 @@ def crossval(
         problem_type=REGRESSION if regression else CLASSIFICATION,
         scheme=None if folds is None else parse_scheme(folds, seed),
         permutations=permutations,
+        windows=windows,
         missing_neighbours=missing_neighbours,
         seed=seed,
     )

@@ -8,7 +8,7 @@ from dataclasses import dataclass
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, Subset
 
 from ..dataset_scripts.windows import WindowDataset
 from ..masking import collate_windows, model_inputs
@@ -44,18 +44,19 @@ class WindowFeatures:
 
 
 def embed_windows(
-    model: NeurtModel, dataset: WindowDataset, progress: Callable[[Iterable], Iterable] = iter
+    model: NeurtModel, dataset: WindowDataset, rows: np.ndarray, progress: Callable[[Iterable], Iterable] = iter
 ) -> WindowFeatures:
     """Mean and standard deviation over real frames of the encoder's `embeddings`: F = 2 D features of each window.
 
     Args:
         model: The encoder; nothing of it is trained.
-        dataset: The windows.
+        dataset: Windows.
+        rows: Which of them, some of each recording; int (n,).
         progress: Wrapped around the batches, for a progress bar.
     """
     places = {name: place for place, name in enumerate(dataset.recording_ids)}
     values, recording, start = [], [], []
-    for batch in progress(DataLoader(dataset, BATCH_SIZE, collate_fn=collate_windows)):
+    for batch in progress(DataLoader(Subset(dataset, rows.tolist()), BATCH_SIZE, collate_fn=collate_windows)):
         with torch.inference_mode():
             embeddings = model(**model_inputs(batch, model.device)).embeddings.float()
         values.append(mean_and_spread(embeddings, batch["attention_mask"].to(embeddings.device)).cpu().numpy())

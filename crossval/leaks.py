@@ -11,7 +11,6 @@ from collections.abc import Sequence
 from dataclasses import dataclass, replace
 
 import numpy as np
-from scipy.special import log_softmax
 from sklearn.metrics import balanced_accuracy_score
 from sklearn.model_selection import KFold, StratifiedKFold
 
@@ -151,7 +150,6 @@ def _score_of_windows(
 ) -> float:
     """Fit to some windows, score the others, `test` (n,), and ask whether those are in the right order."""
     scores = learner(values[~test], targets[~test], _weights(subjects[~test]))(values[test])
-    scores = log_softmax(scores, axis=1) if scores.ndim == 2 else scores
     return auc_within_folds([np.arange(test.sum())], [scores], targets[test])
 
 

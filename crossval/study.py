@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ..baselines import SIMPLE_STATISTICS, recording_statistics
@@ -59,6 +60,7 @@ class StudyOptions:
         problem_type: "single_label_classification" or "regression".
         scheme: How animals are held out; by default leave-pair-out for two classes, else stratified folds.
         permutations: Most labellings to try for a p-value; 0 for none.
+        windows: Most windows of a recording that the encoder reads, drawn at random.
         missing_neighbours: "mask" to use recordings without positions as well.
         seed: Of folds, permutations, bootstrap and samples.
     """
@@ -68,6 +70,7 @@ class StudyOptions:
     problem_type: str = CLASSIFICATION
     scheme: Scheme | None = None
     permutations: int = MOST
+    windows: int = 512
     missing_neighbours: str = "error"
     seed: int = 0
 
@@ -81,7 +84,8 @@ class Study:
         recordings: Those that give windows.
         cohort: Their animals.
         processor: Cuts the windows.
-        dataset: The windows.
+        dataset: All windows.
+        rows: Those of them that are used.
         windows: As the encoder sees them.
         seen: Animals that the encoder has seen in its training.
     """
@@ -91,6 +95,7 @@ class Study:
     cohort: Cohort
     processor: NeurtProcessor
     dataset: WindowDataset
+    rows: np.ndarray
     windows: WindowFeatures
     seen: list[str]
 
@@ -149,13 +154,15 @@ def open_study(build: Path, model: str | Path, options: StudyOptions) -> Study:
     dataset = WindowDataset(recordings, processor, missing_neighbours=options.missing_neighbours)
     used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
     cohort = make_cohort(used, options.label, problem_type=options.problem_type, stratum=options.stratum)
-    windows = embed_windows(encoder, dataset, functools.partial(tqdm, desc="windows", unit="batch"))
+    rows = dataset.sample(options.windows, options.seed)
+    windows = embed_windows(encoder, dataset, rows, functools.partial(tqdm, desc="windows", unit="batch"))
     return Study(
         options=options,
         recordings=used,
         cohort=cohort,
         processor=processor,
         dataset=dataset,
+        rows=rows,
         windows=windows,
         seen=seen_in_pretraining(encoder.config, cohort),
     )
@@ -170,7 +177,7 @@ def predictors(study: Study) -> list[Predictor]:
         rows = [channel_features(recording, study.processor, missing) for recording in study.recordings]
         chosen.append(Predictor(CHANNEL_STATISTICS, columns_of_all(np.stack(rows)), pca_lda))
     if all(importlib.util.find_spec(package) for package in ("sktime", "numba")):
-        windows = windows_of_recordings(study.dataset, study.cohort.recording_ids)
+        windows = windows_of_recordings(Subset(study.dataset, study.rows.tolist()), study.cohort.recording_ids)
         chosen.append(Predictor(MINIROCKET, minirocket_features(windows, study.options.seed), study.learner))
     return chosen
 

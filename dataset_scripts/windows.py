@@ -218,6 +218,12 @@ class WindowDataset(Dataset):
         """Windows shorter than `window_length`."""
         return sum(windows.num_padded for windows in self._recordings)
 
+    def sample(self, most: int, seed: int = 0) -> np.ndarray:
+        """Indices, sorted, of at most so many windows of each recording, drawn at random."""
+        rng, recording = np.random.default_rng(seed), self._windows[:, 0]
+        rows = (np.flatnonzero(recording == place) for place in range(len(self._recordings)))
+        return np.concatenate([np.sort(rng.permutation(mine)[:most]) for mine in rows])
+
     def __len__(self) -> int:
         return len(self._windows)
 

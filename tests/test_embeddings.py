@@ -11,7 +11,8 @@ PROCESSOR = NeurtProcessor(window_length=40)
 
 
 def embed(model, recordings):
-    return embed_windows(model.neurt.eval(), WindowDataset(recordings, PROCESSOR))
+    dataset = WindowDataset(recordings, PROCESSOR)
+    return embed_windows(model.neurt.eval(), dataset, np.arange(len(dataset)))
 
 
 def test_mean_and_spread_are_over_real_frames_alone():

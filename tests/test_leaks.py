@@ -138,6 +138,12 @@ def test_more_classes_and_numbers_are_split_likewise():
         assert {one.num_folds for one in found} == {num_folds}
 
 
+def test_folds_whose_animals_all_have_one_number_are_passed_over():
+    numbers = cohort_of(4, label="age", problem_type=REGRESSION)
+    alike = dataclasses.replace(numbers, targets=np.array([1.0, 1, 1, 2]))
+    assert 0 <= window_split_optimism(windows_of(alike, per_recording=10), alike, ridge).whole_animals <= 1
+
+
 def test_at_most_4000_windows_are_looked_at_a_like_number_of_each_recording():
     cohort = cohort_of(4, 2)
     windows = windows_of(cohort, per_recording=1000, features=2)

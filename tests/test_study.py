@@ -85,6 +85,13 @@ def test_the_command_runs_a_study_with_stratified_folds_and_without_p_values(neu
     assert "p_value" not in results(tmp_path / "out")["predictors"][PROBE]
 
 
+def test_so_many_windows_of_each_recording_are_read(build, pretrained, tmp_path):
+    crossval(
+        build, tmp_path / "out", model=pretrained, options=dataclasses.replace(OPTIONS, windows=3, permutations=0)
+    )
+    assert results(tmp_path / "out")["num_windows"] == 12 * 3
+
+
 def test_a_number_is_predicted_on_request(neurt, rebuild, pretrained, tmp_path):
     def with_age(recording):
         return dataclasses.replace(recording, labels={"age": int(recording.subject_id[-1])})

@@ -278,3 +278,12 @@ def test_rejected_neurons_give_no_windows_and_are_nobodys_neighbours():
     for window, other in zip(dataset, expected, strict=True):
         np.testing.assert_array_equal(window["input_values"], other["input_values"])
         assert window["roi_id"] == other["roi_id"] != "e"
+
+
+def test_a_sample_has_as_many_windows_of_each_recording_and_depends_on_the_seed():
+    dataset = WindowDataset([recording(1), recording(2, frames=200), recording(3, neurons=6)], PROCESSOR)
+    rows = dataset.sample(5, seed=1)
+    owners = [dataset[int(row)]["recording_id"] for row in rows]
+    assert [owners.count(name) for name in dataset.recording_ids] == [5, 5, 5]
+    assert rows.tolist() == sorted(set(rows.tolist())) != dataset.sample(5, seed=2).tolist()
+    assert dataset.sample(10_000).tolist() == list(range(len(dataset)))
