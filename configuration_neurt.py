@@ -66,8 +66,8 @@ class NeurtConfig(PreTrainedConfig):
         default_sampling_rate: Rate in Hz that is taken where none is given.
         predict_correction: Decode a correction to the filled values instead of the values, in units of how rough the
             channel is; needs `fill="linear"` and `standardize_windows`.
-        relative_loss: Divide errors by that of the filled values in the same window and channel, so that smooth and
-            noisy recordings count alike; the plain mean squared error otherwise.
+        relative_loss: Divide errors by those of filling with straight lines in the same window and channel, so that
+            smooth and noisy recordings count alike; the plain mean squared error otherwise.
         pretraining_subjects: Animals that pretraining has seen; an evaluation that meets one of them says so.
 
     Example:

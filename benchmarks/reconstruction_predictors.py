@@ -7,6 +7,7 @@ Where there are too few of those, "own past" takes what the others gave.
 Shapes: B windows, L frames of a window, T of a recording, C channels, H frames to be forecast.
 """
 
+import functools
 from collections.abc import Callable, Hashable, Iterable, Sequence
 from typing import Any
 
@@ -52,7 +53,8 @@ def predictors(task: str, models: dict[str, NeurtForMaskedSignalModeling]) -> di
     }
     if task in WHOLE_CHANNEL:
         if MODEL in models:
-            chosen[CALIBRATED] = lambda windows: calibrated(reconstruct(models[MODEL], windows), windows, task)
+            chosen[MODEL] = functools.cache(chosen[MODEL])  # once for both
+            chosen[CALIBRATED] = lambda windows: calibrated(chosen[MODEL](windows), windows, task)
         ridge = {name: _whole_channel_ridge(task, name) for name in (RIDGE_OTHERS, RIDGE_OWN)}
         return {**chosen, MEAN_OF_OTHERS: mean_of_others, **ridge}
     if task == "span":

@@ -5,17 +5,15 @@ from typing import Annotated
 
 import typer
 
-from .options import Seed
+from .options import Build, Pretrained, Seed
 
 
 def crossval(
     context: typer.Context,
-    build: Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")],
+    build: Build,
     label: Annotated[str, typer.Option(help="What is to be told of the animals: a label of the build.")],
     output: Annotated[Path, typer.Option(help="Folder to make: report.md, results.json, figures.")],
-    model: Annotated[
-        Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights")
-    ] = None,
+    model: Pretrained = None,
     stratum: Annotated[
         str | None,
         typer.Option(help="Label (cage, litter, date) within which labels are permuted.", show_default="none"),

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import inspect
 from collections.abc import Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -11,6 +12,8 @@ import typer
 _in_split = functools.partial(typer.Option, rich_help_panel="Who is tested")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
 
+Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
+Pretrained = Annotated[Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights")]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 # How the fields of the option classes appear on the command line, by name.
 FLAGS = {

@@ -8,11 +8,9 @@ from typing import Annotated, Any
 import typer
 
 from ..training.options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
-from .options import Seed, chosen, task_weights, with_flags
+from .options import Build, Pretrained, Seed, chosen, task_weights, with_flags
 
-_Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
 _Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
-_Pretrained = Annotated[Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights")]
 _in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
 _Stride = Annotated[int | None, _in_windows(help="Frames between window starts.", show_default="the window length")]
@@ -53,7 +51,7 @@ def _print_seen(subjects: list[str]) -> None:
 @with_flags(SplitOptions, TrainingOptions, validation_fraction=0.1)
 def pretrain(
     context: typer.Context,
-    build: _Build,
+    build: Build,
     output: _Output,
     model: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="new ones")] = None,
     config: Annotated[Path | None, typer.Option(help="config.json of a new model.", show_default="built in")] = None,
@@ -107,10 +105,10 @@ def pretrain(
 @with_flags(FinetuneOptions, SplitOptions, TrainingOptions, test_fraction=0.3, epochs=5, learning_rate=1e-4)
 def finetune(
     context: typer.Context,
-    build: _Build,
+    build: Build,
     output: _Output,
     label: Annotated[str, typer.Option(help="Label to learn: a column of the build.")],
-    model: _Pretrained = None,
+    model: Pretrained = None,
     window_stride: _Stride = None,
     missing_neighbours: _Missing = "error",
     resume: _Resume = False,
@@ -138,7 +136,7 @@ def finetune(
 
 def evaluate(
     model: Annotated[Path, typer.Argument(help="Folder of a masked model or a classifier.")],
-    build: _Build,
+    build: Build,
     label: Annotated[str | None, typer.Option(help="Label to score a classifier on.")] = None,
     subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
     task: Annotated[
@@ -172,7 +170,7 @@ def evaluate(
 _Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]
 
 
-def embed(build: _Build, output: _Rows, model: _Pretrained = None, missing_neighbours: _Missing = "error") -> None:
+def embed(build: Build, output: _Rows, model: Pretrained = None, missing_neighbours: _Missing = "error") -> None:
     """Write an embedding of each neuron's windows to Parquet."""
     from ..inference import embed
     from ..loading import shipped_model
@@ -181,9 +179,9 @@ def embed(build: _Build, output: _Rows, model: _Pretrained = None, missing_neigh
 
 
 def reconstruct(
-    build: _Build,
+    build: Build,
     output: _Rows,
-    model: _Pretrained = None,
+    model: Pretrained = None,
     span: Annotated[int, typer.Option(help="Frames hidden together, 1 to 10.")] = 5,
     missing_neighbours: _Missing = "error",
 ) -> None:

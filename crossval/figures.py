@@ -63,7 +63,7 @@ def draw_roc(results: Mapping[str, Any], path: Path) -> None:
 
 
 def draw_calibration(results: Mapping[str, Any], path: Path) -> None:
-    """Probability of class 1 against the truth: one dot an animal, and the mean of each half."""
+    """Probability of class 1 against the truth: one dot an animal, and the mean of each third."""
     targets = np.array(list(results["subjects"].values()))
     name, probe = next(iter(results["predictors"].items()))
     probabilities = expit(np.array(probe["subjects"])[:, 1])
@@ -74,8 +74,8 @@ def draw_calibration(results: Mapping[str, Any], path: Path) -> None:
         panel.plot(
             probabilities[mine], targets[mine], GROUP_MARKERS[place], color=GROUP_COLOURS[place], label=plain(group)
         )
-    for half in np.array_split(np.argsort(probabilities), 3):
-        panel.plot(probabilities[half].mean(), targets[half].mean(), "x", color="black", ms=10, mew=2)
+    for third in np.array_split(np.argsort(probabilities), 3):
+        panel.plot(probabilities[third].mean(), targets[third].mean(), "x", color="black", ms=10, mew=2)
     panel.plot([0, 1], [0, 1], color="grey", lw=0.8)
     panel.set(xlabel=f"probability of {plain(results['class_names'][1])}", ylabel="share, of thirds (crosses)")
     panel.set_title(f"{_kind(results)}{name}: calibration", fontsize=10)

@@ -12,6 +12,7 @@ from sklearn.model_selection import KFold, StratifiedKFold
 from .cohort import REGRESSION, Cohort
 
 LEAVE_ONE_OUT, LEAVE_PAIR_OUT, STRATIFIED = "leave-one-out", "leave-pair-out", "stratified"
+USUAL_FOLDS = 5
 
 
 @dataclass(frozen=True, eq=False)
@@ -44,6 +45,12 @@ def leave_pair_out(cohort: Cohort) -> list[Fold]:
         raise ValueError(f"expected two classes for leave-pair-out, got {len(cohort.class_names) or 'a number'}")
     sides = (np.flatnonzero(cohort.targets == k).tolist() for k in (0, 1))
     return [_fold(cohort, pair) for pair in itertools.product(*sides)]
+
+
+def usual_folds(cohort: Cohort) -> int:
+    """How many stratified folds to make: five, or as many as leave two animals to compare in each."""
+    regression = cohort.problem_type == REGRESSION
+    return min(USUAL_FOLDS, len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min()))
 
 
 def stratified_folds(cohort: Cohort, folds: int, seed: int) -> list[Fold]:

@@ -20,13 +20,12 @@ from ..dataset_scripts.recording import Recording
 from ..dataset_scripts.wording import some
 from .cohort import REGRESSION, Cohort
 from .embeddings import WindowFeatures
-from .folds import Fold, stratified_folds
+from .folds import Fold, stratified_folds, usual_folds
 from .learners import Learner, subject_weights
 from .ranking import auc_within_folds
 
 # Both checks are about large differences, and animals, not windows, limit how well they are known.
 MOST_WINDOWS = 4000
-MOST_FOLDS = 5
 RECORDINGS, HALVES = "recordings", "halves of recordings"
 
 
@@ -131,9 +130,7 @@ def window_split_optimism(
     windows = _sampled(windows, seed)
     subjects = _subjects_of(windows, cohort)
     targets, regression = cohort.targets[subjects], cohort.problem_type == REGRESSION
-    # A test fold must hold two animals to compare.
-    largest = len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min())
-    num_folds = min(MOST_FOLDS, largest)
+    num_folds = usual_folds(cohort)
     by_animal = [np.isin(subjects, fold.test) for fold in stratified_folds(cohort, num_folds, seed)]
     kind = KFold if regression else StratifiedKFold
     dealt = kind(num_folds, shuffle=True, random_state=seed).split(windows.values, targets)

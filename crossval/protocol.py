@@ -12,14 +12,21 @@ from dataclasses import dataclass
 import numpy as np
 
 from .cohort import REGRESSION, Cohort
-from .folds import LEAVE_ONE_OUT, LEAVE_PAIR_OUT, STRATIFIED, Fold, leave_one_out, leave_pair_out, stratified_folds
+from .folds import (
+    LEAVE_ONE_OUT,
+    LEAVE_PAIR_OUT,
+    STRATIFIED,
+    Fold,
+    leave_one_out,
+    leave_pair_out,
+    stratified_folds,
+    usual_folds,
+)
 from .intervals import bootstrap_over_subjects
 from .learners import FoldScores, Learner, fit_recordings, out_of_fold_scores, subject_scores
 from .permutations import PermutationTest, permutation_test
 from .ranking import pairs_within_folds
 from .temperature import fit_temperature
-
-MOST_FOLDS = 5
 
 
 @dataclass(frozen=True)
@@ -114,10 +121,7 @@ def default_scheme(cohort: Cohort, seed: int = 0) -> Scheme:
     """Leave-pair-out for two classes; else stratified folds, five where the rarest class has as many animals."""
     if len(cohort.class_names) == 2:
         return Scheme(LEAVE_PAIR_OUT)
-    # Two animals at least must be in a fold to be compared.
-    regression = cohort.problem_type == REGRESSION
-    largest = len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min())
-    return Scheme(STRATIFIED, min(MOST_FOLDS, largest), seed)
+    return Scheme(STRATIFIED, usual_folds(cohort), seed)
 
 
 def score_name(cohort: Cohort, scheme: Scheme) -> str:

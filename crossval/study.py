@@ -7,7 +7,7 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -31,7 +31,7 @@ from .cohort import CLASSIFICATION, REGRESSION, Cohort, make_cohort
 from .confounds import confound_table
 from .embeddings import WindowFeatures, embed_windows
 from .leaks import check_folds, identity_decoding, seen_in_pretraining, window_split_optimism
-from .learners import logistic, pca_lda, ridge
+from .learners import Learner, logistic, pca_lda, ridge
 from .permutations import MOST, power_note
 from .protocol import (
     Held,
@@ -104,8 +104,13 @@ class Study:
         return self.options.scheme or default_scheme(self.cohort, self.options.seed)
 
     @property
-    def learner(self) -> Callable:
+    def learner(self) -> Learner:
         return ridge if self.cohort.problem_type == REGRESSION else logistic
+
+    @functools.cached_property
+    def probe(self) -> Predictor:
+        """A linear model on what the frozen encoder makes of the windows."""
+        return Predictor(PROBE, self.windows.of_recordings(), self.learner)
 
 
 def crossval(
@@ -172,7 +177,7 @@ def predictors(study: Study) -> list[Predictor]:
     """The probe, and its baselines on the same recordings; MiniRocket where it is installed."""
     normalization, missing = study.processor.normalization, study.options.missing_neighbours
     simple = np.stack([recording_statistics(recording, normalization) for recording in study.recordings])
-    chosen = [probe(study), Predictor(SIMPLE_STATISTICS, simple, study.learner)]
+    chosen = [study.probe, Predictor(SIMPLE_STATISTICS, simple, study.learner)]
     if study.cohort.problem_type != REGRESSION:
         rows = [channel_features(recording, study.processor, missing) for recording in study.recordings]
         chosen.append(Predictor(CHANNEL_STATISTICS, columns_of_all(np.stack(rows)), pca_lda))
@@ -180,11 +185,6 @@ def predictors(study: Study) -> list[Predictor]:
         windows = windows_of_recordings(Subset(study.dataset, study.rows.tolist()), study.cohort.recording_ids)
         chosen.append(Predictor(MINIROCKET, minirocket_features(windows, study.options.seed), study.learner))
     return chosen
-
-
-def probe(study: Study) -> Predictor:
-    """A linear model on what the frozen encoder makes of the windows."""
-    return Predictor(PROBE, study.windows.of_recordings(), study.learner)
 
 
 def _cross_validate(study: Study, predictor: Predictor) -> Held:
@@ -227,12 +227,12 @@ def _levels(study: Study, held: Held) -> dict[str, Any]:
     cohort = study.cohort
     if cohort.problem_type == REGRESSION:
         return {}
-    logits = window_logits(probe(study), study.windows.values, study.windows.recording, cohort, study.scheme)
+    logits = window_logits(study.probe, study.windows.values, study.windows.recording, cohort, study.scheme)
     rows = study.windows.recording
     subjects = [cohort.subjects[subject] for subject in cohort.recording_subjects[rows]]
     names = [cohort.recording_ids[row] for row in rows]
     levels = subject_classification_scores(logits, cohort.recording_targets[rows], names, subjects)
-    cooled = calibrated(probe(study), cohort, study.scheme)
+    cooled = calibrated(study.probe, cohort, study.scheme)
     owners = [cohort.subjects[subject] for subject in cohort.recording_subjects]
     after = subject_classification_scores(cooled, cohort.recording_targets, cohort.recording_ids, owners)["subject"]
     return levels | {"subject, after temperature scaling": after}
