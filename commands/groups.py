@@ -37,8 +37,9 @@ def crossval(
 ) -> None:
     """Tell groups of animals apart by a frozen model: held-out animals, baselines, p-values, leaks and confounds."""
     from ..crossval.cohort import CLASSIFICATION, REGRESSION
+    from ..crossval.data import StudyOptions
     from ..crossval.protocol import parse_scheme
-    from ..crossval.study import StudyOptions, crossval
+    from ..crossval.study import crossval
     from ..loading import shipped_model
 
     options = StudyOptions(

@@ -7,7 +7,6 @@ import dataclasses
 import functools
 import importlib.util
 import json
-from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -17,29 +16,25 @@ from torch.utils.data import Subset
 from tqdm import tqdm
 
 from ..baselines import SIMPLE_STATISTICS, recording_statistics
-from ..dataset_scripts.parquet_build import read_build
-from ..dataset_scripts.recording import Recording, any_simulated
-from ..dataset_scripts.windows import WindowDataset
+from ..dataset_scripts.recording import any_simulated
 from ..evaluation import json_ready
-from ..loading import load_processor, load_quietly
+from ..loading import load_quietly
 from ..metrics.subject_classification import subject_classification_scores
 from ..modeling_neurt import NeurtModel
-from ..processing_neurt import NeurtProcessor
 from ..writing_aside import folder_aside, require_new
 from .baseline_features import channel_features, columns_of_all, minirocket_features, windows_of_recordings
-from .cohort import CLASSIFICATION, REGRESSION, Cohort, make_cohort
+from .cohort import REGRESSION
 from .confounds import confound_table
+from .data import StudyData, StudyOptions, open_study_data
 from .embeddings import WindowFeatures, embed_windows
 from .leaks import check_folds, identity_decoding, seen_in_pretraining, window_split_optimism
 from .learners import Learner, logistic, pca_lda, ridge
-from .permutations import MOST, power_note
+from .permutations import power_note
 from .protocol import (
     Held,
     Predictor,
-    Scheme,
     calibrated,
     cross_validate,
-    default_scheme,
     difference,
     score_name,
     window_logits,
@@ -50,58 +45,17 @@ PROBE = "NEuRT, frozen"
 CHANNEL_STATISTICS, MINIROCKET = "statistics of all channels, PCA and LDA", "MiniRocket"
 
 
-@dataclass(frozen=True)
-class StudyOptions:
-    """What is asked of a study.
-
-    Args:
-        label: What is to be told of the animals, a label of the build.
-        stratum: Label within which animals could have been dealt out otherwise: cage, litter, date.
-        problem_type: "single_label_classification" or "regression".
-        scheme: How animals are held out; by default leave-pair-out for two classes, else stratified folds.
-        permutations: Most labellings to try for a p-value; 0 for none.
-        windows: Most windows of a recording that the encoder reads, drawn at random.
-        missing_neighbours: "mask" to use recordings without positions as well.
-        seed: Of folds, permutations, bootstrap and samples.
-    """
-
-    label: str
-    stratum: str | None = None
-    problem_type: str = CLASSIFICATION
-    scheme: Scheme | None = None
-    permutations: int = MOST
-    windows: int = 512
-    missing_neighbours: str = "error"
-    seed: int = 0
-
-
 @dataclass(frozen=True, eq=False)
-class Study:
-    """Everything that is known before anything is fitted.
+class Study(StudyData):
+    """What is known before anything is fitted.
 
     Args:
-        options: What was asked.
-        recordings: Those that give windows.
-        cohort: Their animals.
-        processor: Cuts the windows.
-        dataset: All windows.
-        rows: Those of them that are used.
         windows: As the encoder sees them.
         seen: Animals that the encoder has seen in its training.
     """
 
-    options: StudyOptions
-    recordings: Sequence[Recording]
-    cohort: Cohort
-    processor: NeurtProcessor
-    dataset: WindowDataset
-    rows: np.ndarray
     windows: WindowFeatures
     seen: list[str]
-
-    @functools.cached_property
-    def scheme(self) -> Scheme:
-        return self.options.scheme or default_scheme(self.cohort, self.options.seed)
 
     @property
     def learner(self) -> Learner:
@@ -154,23 +108,9 @@ def crossval(
 
 def open_study(build: Path, model: str | Path, options: StudyOptions) -> Study:
     """Read the recordings, cut and embed their windows, and read off the animals' labels."""
-    processor, encoder = load_processor(model), load_quietly(NeurtModel, model).eval()
-    recordings = list(read_build(build))
-    dataset = WindowDataset(recordings, processor, missing_neighbours=options.missing_neighbours)
-    used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
-    cohort = make_cohort(used, options.label, problem_type=options.problem_type, stratum=options.stratum)
-    rows = dataset.sample(options.windows, options.seed)
-    windows = embed_windows(encoder, dataset, rows, functools.partial(tqdm, desc="windows", unit="batch"))
-    return Study(
-        options=options,
-        recordings=used,
-        cohort=cohort,
-        processor=processor,
-        dataset=dataset,
-        rows=rows,
-        windows=windows,
-        seen=seen_in_pretraining(encoder.config, cohort),
-    )
+    data, encoder = open_study_data(build, model, options), load_quietly(NeurtModel, model).eval()
+    windows = embed_windows(encoder, data.dataset, data.rows, functools.partial(tqdm, desc="windows", unit="batch"))
+    return Study(**vars(data), windows=windows, seen=seen_in_pretraining(encoder.config, data.cohort))
 
 
 def predictors(study: Study) -> list[Predictor]:

@@ -5,8 +5,9 @@ import json
 
 import numpy as np
 import pytest
+from neurt.crossval.data import StudyOptions
 from neurt.crossval.report import verdict, warnings
-from neurt.crossval.study import PROBE, StudyOptions, crossval
+from neurt.crossval.study import PROBE, crossval
 
 OPTIONS = StudyOptions("group", permutations=5)
 

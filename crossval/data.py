@@ -1,0 +1,85 @@
+"""What a study reads: recordings, their animals, and the windows that every predictor gets to see."""
+
+import functools
+from collections.abc import Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import numpy as np
+
+from ..dataset_scripts.parquet_build import read_build
+from ..dataset_scripts.recording import Recording
+from ..dataset_scripts.windows import WindowDataset
+from ..loading import load_processor
+from ..processing_neurt import NeurtProcessor
+from .cohort import CLASSIFICATION, Cohort, make_cohort
+from .permutations import MOST
+from .protocol import Scheme, default_scheme
+
+
+@dataclass(frozen=True)
+class StudyOptions:
+    """What is asked of a study.
+
+    Args:
+        label: What is to be told of the animals, a label of the build.
+        stratum: Label within which animals could have been dealt out otherwise: cage, litter, date.
+        problem_type: "single_label_classification" or "regression".
+        scheme: How animals are held out; by default leave-pair-out for two classes, else stratified folds.
+        permutations: Most labellings to try for a p-value; 0 for none.
+        windows: Most windows of a recording that a model reads, drawn at random.
+        missing_neighbours: "mask" to use recordings without positions as well.
+        seed: Of folds, permutations, bootstrap and samples.
+    """
+
+    label: str
+    stratum: str | None = None
+    problem_type: str = CLASSIFICATION
+    scheme: Scheme | None = None
+    permutations: int = MOST
+    windows: int = 512
+    missing_neighbours: str = "error"
+    seed: int = 0
+
+
+@dataclass(frozen=True, eq=False)
+class StudyData:
+    """Everything that is known before anything is embedded or fitted.
+
+    Args:
+        options: What was asked.
+        recordings: Those that give windows.
+        cohort: Their animals.
+        processor: Cuts the windows.
+        dataset: All windows.
+        rows: Those of them that are used; int (n,).
+    """
+
+    options: StudyOptions
+    recordings: Sequence[Recording]
+    cohort: Cohort
+    processor: NeurtProcessor
+    dataset: WindowDataset
+    rows: np.ndarray
+
+    @functools.cached_property
+    def scheme(self) -> Scheme:
+        return self.options.scheme or default_scheme(self.cohort, self.options.seed)
+
+
+def open_study_data(build: Path, model: str | Path, options: StudyOptions) -> StudyData:
+    """Read the recordings, cut their windows as a model expects them, and read off the animals' labels.
+
+    Args:
+        build: Parquet build.
+        model: Folder or Hub name of a model, with its processor.
+        options: What is asked.
+
+    Raises:
+        ValueError: If the build, the labels or the model cannot be used.
+    """
+    processor, recordings = load_processor(model), list(read_build(build))
+    dataset = WindowDataset(recordings, processor, missing_neighbours=options.missing_neighbours)
+    used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
+    cohort = make_cohort(used, options.label, problem_type=options.problem_type, stratum=options.stratum)
+    return StudyData(options, used, cohort, processor, dataset, dataset.sample(options.windows, options.seed))
