@@ -16,6 +16,7 @@ import numpy as np
 import torch
 from torch import nn
 
+from .markdown_text import markdown_table
 from .masking import model_inputs
 from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
 from .metrics.subject_classification import ScoredUnits, levels, scored_windows, unit_scores
@@ -125,7 +126,7 @@ class ReconstructionScores:
         titles |= {"mae": "MAE", "cosine": "cosine", "squared_error": "squared error", "n": "n"}
         channels = list(dict.fromkeys(row["channel"] for row in self.rows))
         ordered = sorted(self.rows, key=lambda row: channels.index(row["channel"]))
-        return f"{_markdown_table(titles, ordered)}\n\n{self.measured_on}.\n"
+        return f"{_score_table(titles, ordered)}\n\n{self.measured_on}.\n"
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
@@ -162,7 +163,7 @@ class ClassificationScores:
         reasons = dict.fromkeys(f"{row['level']}: {row['undefined']}" for row in self.rows if row["undefined"])
         notes = f"Not defined ({'; '.join(reasons)}). " if reasons else ""
         ordered = sorted(self.rows, key=lambda row: LEVELS.index(row["level"]))
-        return f"{_markdown_table(titles, ordered)}\n\n{notes}{self.measured_on}.\n"
+        return f"{_score_table(titles, ordered)}\n\n{notes}{self.measured_on}.\n"
 
     def to_dict(self) -> dict[str, Any]:
         """What `json` can write; NaN becomes None."""
@@ -420,9 +421,8 @@ def _class_names(model, units) -> tuple[str, ...]:
     return tuple(str(names.get(k, f"class {k}")) for k in range(units.log_probabilities.shape[1]))
 
 
-def _markdown_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
-    cells = [[_cell(key, row[key]) for key in titles] for row in rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in [titles.values(), ["---"] * len(titles), *cells])
+def _score_table(titles: Mapping[str, str], rows: Sequence[Mapping[str, Any]]) -> str:
+    return markdown_table(titles.values(), ([_cell(key, row[key]) for key in titles] for row in rows))
 
 
 def _cell(key, value) -> str:

@@ -4,23 +4,22 @@ write_summary(folder, title="Demo", reconstruction=scores, examples=examples, si
 """
 
 import os
-import re
-import unicodedata
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 import numpy as np
+from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
 from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
+from .markdown_text import code_block, escape_markdown, markdown_table, shortened
 from .writing_aside import file_aside
 
 # Okabe & Ito's colour-blind safe palette; line styles and markers tell the same things apart without colour.
 TRUTH, RECONSTRUCTION, INTERPOLATION = "#000000", "#D55E00", "#0072B2"
 GROUP_COLOURS = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9")
 GROUP_MARKERS = ("o", "s", "^", "D", "v", "P")
-LONGEST_NAME = 60
 
 
 def write_summary(
@@ -80,14 +79,6 @@ def write_summary(
     return path
 
 
-def escape_markdown(text: str) -> str:
-    """Show text from files and users as it is: on one line, without being read as Markdown or HTML."""
-    plain = "".join(" " if unicodedata.category(char).startswith(("C", "Z")) else char for char in str(text))
-    # Between letters or digits these three mean nothing to Markdown, except that some renderers link "www.".
-    harmless = r"(?<!www)(?<=[^\W_])[._-](?=[^\W_])"
-    return re.sub(rf"(?!{harmless})([!-/:-@\[-`{{-~])", r"\\\1", " ".join(_short(plain).split()))
-
-
 def reconstruction_figure(examples: Sequence[ReconstructionExample], simulated: bool) -> Figure:
     """Own traces of a few windows: the truth, what was hidden, and what the model and interpolation put there.
 
@@ -111,22 +102,37 @@ def subjects_figure(scores: ClassificationScores) -> Figure:
 
     With more than two classes: log-probability of the own class minus that of the best other class.
     """
-    two = len(scores.class_names) == 2
+    key = "log_odds" if len(scores.class_names) == 2 else "margin"
+    labels, values = zip(*((subject["label"], subject[key]) for subject in scores.subjects), strict=True)
     figure = new_figure(height=4.2)
     panel = figure.subplots()
-    groups = sorted({subject["label"] for subject in scores.subjects})
-    for position, group in enumerate(groups):
-        values = sorted(s["log_odds" if two else "margin"] for s in scores.subjects if s["label"] == group)
-        _draw_group(panel, position, values, group)
+    draw_groups(panel, scores.class_names, np.array(labels), np.array(values))
+    panel.set_title(_subjects_title(scores))
+    return figure
+
+
+def draw_groups(panel: Axes, class_names: Sequence[str], labels: np.ndarray, values: np.ndarray) -> None:
+    """A mark for each subject above its group, the mean of each group, and the line at which the decision changes.
+
+    Args:
+        panel: Where to.
+        class_names: All classes; those without a subject get no place.
+        labels: Class ids of the subjects, (S,).
+        values: Mean log-odds of class 1, or, with more than two classes, log-probability of the own class less that
+            of the best other one; (S,).
+    """
+    groups = np.unique(labels).tolist()
+    for place, group in enumerate(groups):
+        _draw_group(panel, place, np.sort(values[labels == group]), group)
+    two = len(class_names) == 2
     panel.axhline(0, color="0.3", linestyle="--", linewidth=1)
     line = "even odds" if two else "decision"
     panel.annotate(line, (1, 0), xycoords=("axes fraction", "data"), xytext=(4, 0), textcoords="offset points")
-    panel.set_xticks(range(len(groups)), [_tick(scores, group) for group in groups])
+    ticks = [f"{plain(class_names[group])}\nn = {np.sum(labels == group)}" for group in groups]
+    panel.set_xticks(range(len(groups)), ticks)
     panel.set_xlim(-0.6, len(groups) - 0.4)
-    other = f"log-odds of {plain(scores.class_names[1])}" if two else "own class − best other (log-probability)"
+    other = f"log-odds of {plain(class_names[1])}" if two else "own class − best other (log-probability)"
     panel.set_ylabel(f"Mean {other}")
-    panel.set_title(_subjects_title(scores))
-    return figure
 
 
 def _draw_window(panel, example):
@@ -155,11 +161,6 @@ def _draw_group(panel, position, values, group):
     spread = np.linspace(-0.18, 0.18, len(values)) if len(values) > 1 else [0]
     panel.plot(position + np.asarray(spread), values, marker, color=colour, markersize=7, alpha=0.85)
     panel.hlines(np.mean(values), position - 0.3, position + 0.3, color=colour, linewidth=2)
-
-
-def _tick(scores, group):
-    n = sum(subject["label"] == group for subject in scores.subjects)
-    return f"{plain(scores.class_names[group])}\nn = {n}"
 
 
 def _subjects_title(scores):
@@ -217,11 +218,11 @@ def _group_verdict(scores):
 
 
 def _split_table(split):
-    lines = ["| side | subjects | names |", "| --- | --- | --- |"]
-    for side, subjects in split.items():
-        names = ", ".join(escape_markdown(subject) for subject in subjects)
-        lines.append(f"| {escape_markdown(side)} | {len(subjects)} | {names} |")
-    return "\n".join(lines)
+    rows = [
+        [escape_markdown(side), str(len(subjects)), ", ".join(map(escape_markdown, subjects))]
+        for side, subjects in split.items()
+    ]
+    return markdown_table(["side", "subjects", "names"], rows)
 
 
 def _file_list(folder):
@@ -229,16 +230,6 @@ def _file_list(folder):
     return "\n".join(f"- {escape_markdown(name)}" for name in sorted(names | {"summary.md"}))
 
 
-def code_block(text):
-    longest = max((len(run) for run in re.findall("`+", text)), default=0)
-    fence = "`" * max(3, longest + 1)
-    return f"{fence}\n{text}\n{fence}"
-
-
 def plain(text):
     """Text for a figure: on one line, and a dollar sign is no formula."""
-    return _short(" ".join(str(text).split())).replace("$", r"\$")
-
-
-def _short(text):
-    return text if len(text) <= LONGEST_NAME else f"{text[: LONGEST_NAME - 1]}…"
+    return shortened(" ".join(str(text).split())).replace("$", r"\$")

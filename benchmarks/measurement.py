@@ -1,4 +1,4 @@
-"""How the benchmarks measure: interleaved times, peak memory of a fresh process, Markdown tables."""
+"""How the benchmarks measure: interleaved times, peak memory of a fresh process; what reports are made with."""
 
 import importlib.util
 import os
@@ -8,12 +8,13 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from types import ModuleType
 
 import threadpoolctl
 import torch
+from neurt.markdown_text import markdown_table as markdown_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
 NUM_THREADS = 2
@@ -79,11 +80,6 @@ def machine() -> str:
     """The processor, in words."""
     names = re.findall(r"^model name\s*: (.*)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
     return f"{names[0] if names else platform.machine()}, {os.cpu_count()} cores, {NUM_THREADS} threads"
-
-
-def markdown_table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(cells)} |" for cells in lines)
 
 
 def publish(report: str, output: Path | None):

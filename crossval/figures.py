@@ -8,7 +8,7 @@ import numpy as np
 from scipy.special import expit
 from sklearn.metrics import roc_curve
 
-from ..summary import GROUP_COLOURS, GROUP_MARKERS, new_figure, plain, save_figure
+from ..summary import GROUP_COLOURS, GROUP_MARKERS, draw_groups, new_figure, plain, save_figure
 
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -21,16 +21,8 @@ def draw_subjects(results: Mapping[str, Any], path: Path) -> None:
     figure = new_figure(4.2)
     panel = figure.subplots()
     if names:
-        margins = scores[:, 1] if len(names) == 2 else _margins(scores, targets)
-        for place in range(len(names)):
-            values = np.sort(margins[targets == place])
-            spread = np.linspace(-0.2, 0.2, len(values)) if len(values) > 1 else np.zeros(1)
-            marker, colour = GROUP_MARKERS[place % len(GROUP_MARKERS)], GROUP_COLOURS[place % len(GROUP_COLOURS)]
-            panel.plot(place + spread, values, marker, color=colour, ms=7, alpha=0.85)
-        panel.axhline(0, color="black", lw=0.8)
-        panel.set_xticks(range(len(names)), [f"{plain(n)}\nn = {np.sum(targets == k)}" for k, n in enumerate(names)])
-        panel.set_xlim(-0.6, len(names) - 0.4)
-        panel.set_ylabel(f"log-odds of {plain(names[1])}" if len(names) == 2 else "margin of its own group")
+        values = scores[:, 1] if len(names) == 2 else _margins(scores, targets)
+        draw_groups(panel, names, targets, values)
     else:
         panel.plot(targets, scores, "o", color=GROUP_COLOURS[0])
         panel.set(xlabel="value", ylabel="predicted, held out")

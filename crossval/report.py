@@ -1,12 +1,12 @@
 """The report of a study: the verdict first, then the baselines, the checks, every animal, and how to run it again."""
 
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from ..summary import code_block, escape_markdown
+from ..markdown_text import code_block, escape_markdown, markdown_table
 from .figures import draw_calibration, draw_confounds, draw_roc, draw_subjects
 
 LEVEL_COLUMNS = {
@@ -129,12 +129,12 @@ def _predictor_table(results: Mapping[str, Any]) -> str:
             low, high = row["difference_interval"]
             better = f"{row['probe_is_better_by']:+.3f} [{low:+.3f}, {high:+.3f}]"
         rows.append([name, _with_interval(row), _p(row) if "p_value" in row else "", better])
-    return _table(["predictor", results["score_name"], "permutation test", "NEuRT is better by"], rows)
+    return markdown_table(["predictor", results["score_name"], "permutation test", "NEuRT is better by"], rows)
 
 
 def _level_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [[level, str(row["n"]), *(_number(row[key]) for key in LEVEL_COLUMNS)] for level, row in levels.items()]
-    return _table(["level", "n", *LEVEL_COLUMNS.values()], rows)
+    return markdown_table(["level", "n", *LEVEL_COLUMNS.values()], rows)
 
 
 def _leaks(results: Mapping[str, Any]) -> list[str]:
@@ -170,7 +170,7 @@ def _confound_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str
         for row in rows
     ]
     header = ["property", *map(escape_markdown, groups), "separates alone (0.5 to 1)", "p", "p, Holm"]
-    return _table(header, table)
+    return markdown_table(header, table)
 
 
 def _typical(value: float | str | None, unit: str) -> str:
@@ -188,7 +188,7 @@ def _subject_table(results: Mapping[str, Any]) -> str:
         scores = [f"{value:+.2f}" for value in (score[1:] if len(score) > 1 else score)]
         rows.append([escape_markdown(subject), truth, *scores])
     said = [f"log-odds of {escape_markdown(name)} against {escape_markdown(names[0])}" for name in names[1:]]
-    return _table(["subject", "group" if names else "value", *(said or ["predicted"])], rows)
+    return markdown_table(["subject", "group" if names else "value", *(said or ["predicted"])], rows)
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:
@@ -202,8 +202,3 @@ def _p(row: Mapping[str, Any]) -> str:
 
 def _number(value: float | None) -> str:
     return "–" if value is None or np.isnan(value) else f"{value:.3g}"
-
-
-def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:
-    lines = [header, ["---"] * len(header), *rows]
-    return "\n".join(f"| {' | '.join(line)} |" for line in lines)

@@ -7,7 +7,7 @@ import matplotlib.image
 import numpy as np
 import pytest
 from neurt.evaluation import ClassificationScores, MeasuredOn, ReconstructionExample, ReconstructionScores
-from neurt.summary import escape_markdown, reconstruction_figure, subjects_figure, write_summary
+from neurt.summary import reconstruction_figure, subjects_figure, write_summary
 
 
 def measured_on(simulated=True):
@@ -163,24 +163,6 @@ def test_text_of_strangers_stays_text(tmp_path):
     assert not re.search(r"(?<!\\)[<\[`](?=script|x|c)", text) and "\x1b" not in text
     row = next(line for line in text.splitlines() if line.startswith("| train"))
     assert len(re.findall(r"(?<!\\)\|", row)) == 4
-
-
-@pytest.mark.parametrize(
-    ("text", "escaped"),
-    [
-        ("S71-M1.a", "S71-M1.a"),
-        ("a_b*c", r"a_b\*c"),
-        ("_a_ b__c", r"\_a\_ b\_\_c"),
-        ("1. x", r"1\. x"),
-        ("- x", r"\- x"),
-        ("www.x.org", r"www\.x.org"),
-        ("&lt;", r"\&lt\;"),
-        ("a\r\n\tb\u200b", "a b"),
-        ("x" * 100, "x" * 59 + "…"),
-    ],
-)
-def test_markdown_is_escaped(text, escaped):
-    assert escape_markdown(text) == escaped
 
 
 def test_a_command_with_backticks_does_not_end_its_block(tmp_path):
