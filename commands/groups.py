@@ -33,9 +33,17 @@ def crossval(
     missing_neighbours: Annotated[
         str, typer.Option(help="Recordings without positions: error skips them, mask uses own traces.")
     ] = "error",
+    finetune: Annotated[
+        str | None,
+        typer.Option(help="Fine-tune the model in each fold as well: default, or original.", show_default="frozen"),
+    ] = None,
+    finetune_permutations: Annotated[
+        int, typer.Option(help="Labellings for which it is fine-tuned anew, for a p-value of it; takes long.")
+    ] = 0,
+    jobs: Annotated[int, typer.Option(help="Folds to fine-tune at a time, in processes of their own.")] = 1,
     seed: Seed = 0,
 ) -> None:
-    """Tell groups of animals apart by a frozen model: held-out animals, baselines, p-values, leaks and confounds."""
+    """Tell groups of animals apart by held-out animals: scores, baselines, p-values, leaks and confounds."""
     from ..crossval.cohort import CLASSIFICATION, REGRESSION
     from ..crossval.data import StudyOptions
     from ..crossval.protocol import parse_scheme
@@ -50,8 +58,11 @@ def crossval(
         permutations=permutations,
         windows=windows,
         missing_neighbours=missing_neighbours,
+        finetune=finetune,
+        finetune_permutations=finetune_permutations,
         seed=seed,
     )
-    crossval(build, output, model=model or shipped_model(), options=options, command=context.meta["neurt.command"])
+    model, command = model or shipped_model(), context.meta["neurt.command"]
+    crossval(build, output, model=model, options=options, jobs=jobs, command=command)
     print((output / "report.md").read_text(encoding="utf-8"))
     print(f"saved to {output}")

@@ -25,10 +25,13 @@ class StudyOptions:
         label: What is to be told of the animals, a label of the build.
         stratum: Label within which animals could have been dealt out otherwise: cage, litter, date.
         problem_type: "single_label_classification" or "regression".
-        scheme: How animals are held out; by default leave-pair-out for two classes, else stratified folds.
+        scheme: How animals are held out; by default leave-pair-out for two classes, unless a model is fine-tuned, else
+            stratified folds.
         permutations: Most labellings to try for a p-value; 0 for none.
         windows: Most windows of a recording that a model reads, drawn at random.
         missing_neighbours: "mask" to use recordings without positions as well.
+        finetune: Recipe by which the model is fine-tuned in each fold as well; None keeps the encoder frozen.
+        finetune_permutations: Labellings for which it is fine-tuned anew; 0 for none.
         seed: Of folds, permutations, bootstrap and samples.
     """
 
@@ -39,6 +42,8 @@ class StudyOptions:
     permutations: int = MOST
     windows: int = 512
     missing_neighbours: str = "error"
+    finetune: str | None = None
+    finetune_permutations: int = 0
     seed: int = 0
 
 
@@ -64,7 +69,13 @@ class StudyData:
 
     @functools.cached_property
     def scheme(self) -> Scheme:
-        return self.options.scheme or default_scheme(self.cohort, self.options.seed)
+        options = self.options
+        return options.scheme or default_scheme(self.cohort, options.seed, few=options.finetune is not None)
+
+    @property
+    def window_recordings(self) -> np.ndarray:
+        """The place of each used window's recording in `recordings`; int (n,)."""
+        return self.dataset.window_recordings[self.rows]
 
 
 def open_study_data(build: Path, model: str | Path, options: StudyOptions) -> StudyData:

@@ -54,17 +54,14 @@ def embed_windows(
         rows: Which of them, some of each recording; int (n,).
         progress: Wrapped around the batches, for a progress bar.
     """
-    places = {name: place for place, name in enumerate(dataset.recording_ids)}
-    values, recording, start = [], [], []
+    values, start = [], []
     for batch in progress(DataLoader(Subset(dataset, rows.tolist()), BATCH_SIZE, collate_fn=collate_windows)):
         with torch.inference_mode():
             embeddings = model(**model_inputs(batch, model.device)).embeddings.float()
         values.append(mean_and_spread(embeddings, batch["attention_mask"].to(embeddings.device)).cpu().numpy())
-        recording += [places[name] for name in batch["recording_id"]]
         start.append(batch["start_frame"].numpy())
-    return WindowFeatures(
-        np.concatenate(values), np.array(recording), tuple(dataset.recording_ids), np.concatenate(start)
-    )
+    recording = dataset.window_recordings[rows]
+    return WindowFeatures(np.concatenate(values), recording, tuple(dataset.recording_ids), np.concatenate(start))
 
 
 def mean_and_spread(embeddings: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:

@@ -68,7 +68,7 @@ class Scheme:
 
 @dataclass(frozen=True, eq=False)
 class Predictor:
-    """What is fitted to what.
+    """What is fitted to what; anything else with a name and `score_folds` can stand in its place.
 
     Args:
         name: For people.
@@ -79,6 +79,10 @@ class Predictor:
     name: str
     features: np.ndarray
     learner: Learner
+
+    def score_folds(self, cohort: Cohort, folds: Sequence[Fold]) -> list[FoldScores]:
+        """Scores of the recordings of each fold's test animals."""
+        return out_of_fold_scores(cohort, folds, self.features, self.learner)
 
 
 @dataclass(frozen=True, eq=False)
@@ -117,9 +121,15 @@ def parse_scheme(words: str, seed: int = 0) -> Scheme:
     return Scheme(STRATIFIED, int(words), seed)
 
 
-def default_scheme(cohort: Cohort, seed: int = 0) -> Scheme:
-    """Leave-pair-out for two classes; else stratified folds, five where the rarest class has as many animals."""
-    if len(cohort.class_names) == 2:
+def default_scheme(cohort: Cohort, seed: int = 0, *, few: bool = False) -> Scheme:
+    """Leave-pair-out for two classes; else stratified folds, five where the rarest class has as many animals.
+
+    Args:
+        cohort: The animals.
+        seed: Of the draw of stratified folds.
+        few: Whether a fold costs so much that two classes are held out in stratified folds too.
+    """
+    if len(cohort.class_names) == 2 and not few:
         return Scheme(LEAVE_PAIR_OUT)
     return Scheme(STRATIFIED, usual_folds(cohort), seed)
 
@@ -153,7 +163,7 @@ def cross_validate(
     Raises:
         ValueError: As the folds, the learner and the statistics do.
     """
-    found = _fit_folds(predictor, cohort, scheme)
+    found = predictor.score_folds(cohort, scheme.make(cohort))
     test = None
     if permutations:
         test = permutation_test(
@@ -165,11 +175,11 @@ def cross_validate(
             progress=progress,
         )
     statistic = _statistic(cohort, scheme, found)
-    recordings = _mean_over_folds(found, len(cohort.recording_ids))
+    recordings = mean_over_folds(found, len(cohort.recording_ids))
     return Held(
         predictor=predictor.name,
         recordings=recordings,
-        subjects=_mean_over_folds(_of_subjects(cohort, found), len(cohort.subjects)),
+        subjects=mean_over_folds(_of_subjects(cohort, found), len(cohort.subjects)),
         statistic=statistic,
         score=float(statistic(np.ones((1, len(cohort.subjects))))[0]),
         interval=bootstrap_over_subjects(statistic, cohort.targets, seed=seed),
@@ -185,12 +195,8 @@ def difference(first: Held, second: Held, cohort: Cohort, seed: int = 0) -> tupl
     return first.score - second.score, interval
 
 
-def _fit_folds(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> list[FoldScores]:
-    return out_of_fold_scores(cohort, scheme.make(cohort), predictor.features, predictor.learner)
-
-
 def _score(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> float:
-    statistic = _statistic(cohort, scheme, _fit_folds(predictor, cohort, scheme))
+    statistic = _statistic(cohort, scheme, predictor.score_folds(cohort, scheme.make(cohort)))
     return float(statistic(np.ones((1, len(cohort.subjects))))[0])
 
 
@@ -213,8 +219,8 @@ def _of_subjects(cohort: Cohort, found: Sequence[FoldScores]) -> list[FoldScores
     return [FoldScores(each.fold, each.fold.test, subject_scores(cohort, each)) for each in found]
 
 
-def _mean_over_folds(found: Sequence[FoldScores], total: int) -> np.ndarray:
-    """Each row's mean over the folds that held it out."""
+def mean_over_folds(found: Sequence[FoldScores], total: int) -> np.ndarray:
+    """Each row's mean over the folds that held it out; rows of anything, `total` of them."""
     sums, times = np.zeros((total, *found[0].scores.shape[1:])), np.zeros(total)
     for each in found:
         sums[each.rows] += each.scores
@@ -242,7 +248,7 @@ def window_logits(
         fitted = fit_recordings(cohort, fold, predictor.features, predictor.learner)
         rows = np.flatnonzero(np.isin(recording, cohort.rows_of(fold.test)))
         found.append(FoldScores(fold, rows, fitted(values[rows])))
-    return _mean_over_folds(found, len(values))
+    return mean_over_folds(found, len(values))
 
 
 def calibrated(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> np.ndarray:
@@ -252,10 +258,11 @@ def calibrated(predictor: Predictor, cohort: Cohort, scheme: Scheme) -> np.ndarr
     pooled leave-one-out it would be too high, for scores are biased there.
     """
     found = []
-    for each in _fit_folds(predictor, cohort, scheme):
+    for each in predictor.score_folds(cohort, scheme.make(cohort)):
         train = cohort.only(each.fold.train)
         features = predictor.features[cohort.rows_of(each.fold.train)]
-        inner = _fit_folds(Predictor(predictor.name, features, predictor.learner), train, default_scheme(train))
-        logits = _mean_over_folds(_of_subjects(train, inner), len(train.subjects))
+        inner = Predictor(predictor.name, features, predictor.learner)
+        folds = inner.score_folds(train, default_scheme(train).make(train))
+        logits = mean_over_folds(_of_subjects(train, folds), len(train.subjects))
         found.append(FoldScores(each.fold, each.rows, each.scores / fit_temperature(logits, train.targets)))
-    return _mean_over_folds(found, len(cohort.recording_ids))
+    return mean_over_folds(found, len(cohort.recording_ids))

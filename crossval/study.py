@@ -27,6 +27,7 @@ from .cohort import REGRESSION
 from .confounds import confound_table
 from .data import StudyData, StudyOptions, open_study_data
 from .embeddings import WindowFeatures, embed_windows
+from .finetuning import Finetuned, StudySource, parse_recipe
 from .leaks import check_folds, identity_decoding, seen_in_pretraining, window_split_optimism
 from .learners import Learner, logistic, pca_lda, ridge
 from .permutations import power_note
@@ -68,15 +69,25 @@ class Study(StudyData):
 
 
 def crossval(
-    build: Path, output: Path, *, model: str | Path, options: StudyOptions, command: str = "neurt crossval"
+    build: Path,
+    output: Path,
+    *,
+    model: str | Path,
+    options: StudyOptions,
+    jobs: int = 1,
+    command: str = "neurt crossval",
 ) -> dict[str, Any]:
     """Hold animals out in turn, tell them by what a frozen encoder makes of them, and put it beside its baselines.
+
+    Where the model is fine-tuned as well, scores of folds are kept beside `output` in a folder of the same name that
+    ends in `.folds`, from which an interrupted study goes on.
 
     Args:
         build: Parquet build.
         output: Folder to make, with `report.md`, `results.json` and figures.
         model: Folder or Hub name of the pretrained model.
         options: What is asked.
+        jobs: Folds in which the model is fine-tuned at a time.
         command: What regenerates the study.
 
     Returns:
@@ -89,15 +100,21 @@ def crossval(
     require_new(output, "an output folder")
     study = open_study(build, model, options)
     check_folds(study.recordings, study.cohort, study.scheme.make(study.cohort))
-    held = {predictor.name: _cross_validate(study, predictor) for predictor in predictors(study)}
+    chosen = predictors(study)
+    if options.finetune is not None:
+        folds = output.with_name(f"{output.name}.folds")
+        source = StudySource(build, model, options)
+        chosen.insert(0, Finetuned(study, source, parse_recipe(options.finetune), folds, jobs))
+    held = {predictor.name: _cross_validate(study, predictor) for predictor in chosen}
+    first = held[chosen[0].name]
     results = {
         "command": command,
         "simulated": any_simulated(study.recordings),
         "options": dataclasses.asdict(options) | {"scheme": str(study.scheme)},
         **_about(study),
         "score_name": score_name(study.cohort, study.scheme),
-        "predictors": {name: _summary(study, found, held[PROBE]) for name, found in held.items()},
-        "levels": _levels(study, held[PROBE]),
+        "predictors": {name: _summary(study, found, first) for name, found in held.items()},
+        "levels": _levels(study, chosen[0]),
         "checks": _checks(study),
     }
     with folder_aside(output) as aside:
@@ -110,7 +127,8 @@ def open_study(build: Path, model: str | Path, options: StudyOptions) -> Study:
     """Read the recordings, cut and embed their windows, and read off the animals' labels."""
     data, encoder = open_study_data(build, model, options), load_quietly(NeurtModel, model).eval()
     windows = embed_windows(encoder, data.dataset, data.rows, functools.partial(tqdm, desc="windows", unit="batch"))
-    return Study(**vars(data), windows=windows, seen=seen_in_pretraining(encoder.config, data.cohort))
+    known = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
+    return Study(**known, windows=windows, seen=seen_in_pretraining(encoder.config, data.cohort))
 
 
 def predictors(study: Study) -> list[Predictor]:
@@ -127,13 +145,14 @@ def predictors(study: Study) -> list[Predictor]:
     return chosen
 
 
-def _cross_validate(study: Study, predictor: Predictor) -> Held:
+def _cross_validate(study: Study, predictor: Predictor | Finetuned) -> Held:
     options = study.options
+    permutations = options.finetune_permutations if isinstance(predictor, Finetuned) else options.permutations
     return cross_validate(
         predictor,
         study.cohort,
         study.scheme,
-        permutations=options.permutations,
+        permutations=permutations,
         seed=options.seed,
         progress=functools.partial(tqdm, desc=f"{predictor.name}: labellings", unit="labelling"),
     )
@@ -151,7 +170,7 @@ def _about(study: Study) -> dict[str, Any]:
 
 
 def _summary(study: Study, held: Held, first: Held) -> dict[str, Any]:
-    """Score, interval, p-value, how much worse than the probe, and the score of every subject."""
+    """Score, interval, p-value, how much worse than the first, and the score of every subject."""
     found = {"score": held.score, "interval": held.interval, "subjects": held.subjects.tolist()}
     if held.test is not None:
         test = held.test
@@ -162,18 +181,20 @@ def _summary(study: Study, held: Held, first: Held) -> dict[str, Any]:
     return found
 
 
-def _levels(study: Study, held: Held) -> dict[str, Any]:
+def _levels(study: Study, predictor: Predictor | Finetuned) -> dict[str, Any]:
     """Scores of windows, recordings and subjects; empty for a continuous target."""
-    cohort = study.cohort
+    cohort, scheme = study.cohort, study.scheme
     if cohort.problem_type == REGRESSION:
         return {}
-    logits = window_logits(study.probe, study.windows.values, study.windows.recording, cohort, study.scheme)
     rows = study.windows.recording
-    subjects = [cohort.subjects[subject] for subject in cohort.recording_subjects[rows]]
-    names = [cohort.recording_ids[row] for row in rows]
-    levels = subject_classification_scores(logits, cohort.recording_targets[rows], names, subjects)
-    cooled = calibrated(study.probe, cohort, study.scheme)
+    if isinstance(predictor, Finetuned):
+        logits, cooled = predictor.window_logits(cohort, scheme), predictor.calibrated(cohort, scheme)
+    else:
+        logits = window_logits(predictor, study.windows.values, rows, cohort, scheme)
+        cooled = calibrated(predictor, cohort, scheme)
     owners = [cohort.subjects[subject] for subject in cohort.recording_subjects]
+    names, subjects = [cohort.recording_ids[row] for row in rows], [owners[row] for row in rows]
+    levels = subject_classification_scores(logits, cohort.recording_targets[rows], names, subjects)
     after = subject_classification_scores(cooled, cohort.recording_targets, cohort.recording_ids, owners)["subject"]
     return levels | {"subject, after temperature scaling": after}
 

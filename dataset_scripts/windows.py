@@ -214,13 +214,18 @@ class WindowDataset(Dataset):
         return sorted({windows.shared["subject_id"] for windows in self._recordings})
 
     @property
+    def window_recordings(self) -> np.ndarray:
+        """The place of each window's recording in `recording_ids`; int (n,)."""
+        return self._windows[:, 0]
+
+    @property
     def num_padded_windows(self) -> int:
         """Windows shorter than `window_length`."""
         return sum(windows.num_padded for windows in self._recordings)
 
     def sample(self, most: int, seed: int = 0) -> np.ndarray:
         """Indices, sorted, of at most so many windows of each recording, drawn at random."""
-        rng, recording = np.random.default_rng(seed), self._windows[:, 0]
+        rng, recording = np.random.default_rng(seed), self.window_recordings
         rows = (np.flatnonzero(recording == place) for place in range(len(self._recordings)))
         return np.concatenate([np.sort(rng.permutation(mine)[:most]) for mine in rows])
 
