@@ -17,12 +17,11 @@ def model_inputs(batch: Mapping[str, Any], device: torch.device | str) -> dict[s
     return {name: batch[name].to(device) for name in MODEL_INPUTS if batch.get(name) is not None}
 
 
+GEOMETRIC_P = 0.2  # the original's
+
+
 def span_mask(
-    num_frames: int,
-    generator: np.random.Generator,
-    mask_ratio: float = 0.15,
-    max_span: int = 10,
-    geometric_p: float = 0.2,
+    num_frames: int, generator: np.random.Generator, mask_ratio: float = 0.15, max_span: int = 10
 ) -> np.ndarray:
     """Hide spans of frames, as the original does, with a visible frame between any two.
 
@@ -30,15 +29,14 @@ def span_mask(
         num_frames: Frames to choose from.
         generator: Source of randomness.
         mask_ratio: Share of frames to hide.
-        max_span: Longest span, in frames.
-        geometric_p: Span lengths follow a geometric law with this parameter, cut at `max_span` (the original's 0.2).
+        max_span: Longest span, in frames; lengths follow a geometric law of `GEOMETRIC_P`, cut here.
 
     Returns:
         bool (num_frames,), True where hidden. Every frame is hidden as often as any other, the first and last
         included, where a span may be cut; in the original the last frame never was hidden.
     """
     lengths = np.arange(1, max_span + 1)
-    law = (1 - geometric_p) ** lengths
+    law = (1 - GEOMETRIC_P) ** lengths
     law /= law.sum()
     budget = max(1, round(mask_ratio * num_frames))
     spans = []
@@ -122,43 +120,19 @@ class MaskedSignalCollator:
 
     Args:
         seed: Seed of all masks.
-        mask_ratio: Share of real frames to hide in spans.
-        max_span: Longest hidden span, in frames.
-        geometric_p: Parameter of the span lengths' law; see `span_mask`.
         tasks: Weight of each task, for example `{"span": 3, "neuron": 1}`; names as in `MASK_TASKS`, by default spans
             alone. A window that lacks channels gets spans instead of a task that hides whole channels.
-        forecast_seconds: What the task "forecast" hides; see `forecast_mask`.
         default_sampling_rate: Frames per second (Hz) of windows that tell none, for "forecast".
 
     Raises:
-        ValueError: If a value is out of its range, or a task is not known.
+        ValueError: If a task is not known, or a weight or the rate not above 0.
     """
 
-    def __init__(
-        self,
-        seed: int = 0,
-        mask_ratio: float = 0.15,
-        max_span: int = 10,
-        geometric_p: float = 0.2,
-        *,
-        tasks: Mapping[str, float] | None = None,
-        forecast_seconds: float = 1.0,
-        default_sampling_rate: float = 8.0,
-    ):
-        if not 0 < mask_ratio <= 0.5:
-            raise ValueError(f"expected mask_ratio above 0 and at most 0.5, got {mask_ratio}")
-        if max_span < 1:
-            raise ValueError(f"expected max_span of at least 1 frame, got {max_span}")
-        if not 0 < geometric_p < 1:
-            raise ValueError(f"expected geometric_p above 0 and below 1, got {geometric_p}")
-        if not 0 < forecast_seconds < np.inf:
-            raise ValueError(f"expected forecast_seconds above 0, got {forecast_seconds}")
+    def __init__(self, seed: int = 0, *, tasks: Mapping[str, float] | None = None, default_sampling_rate: float = 8.0):
         if not 0 < default_sampling_rate < np.inf:
             raise ValueError(f"expected a default_sampling_rate above 0 Hz, got {default_sampling_rate}")
         self.seed = seed
-        self.span_options = {"mask_ratio": mask_ratio, "max_span": max_span, "geometric_p": geometric_p}
         self.tasks = _shares({"span": 1.0} if tasks is None else tasks)
-        self.forecast_seconds = forecast_seconds
         self.default_sampling_rate = default_sampling_rate
 
     def __call__(self, windows: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
@@ -195,9 +169,9 @@ class MaskedSignalCollator:
         if task in HIDDEN_CHANNELS:
             mask = channel_mask(len(real), num_channels, task)
         elif task == "forecast":
-            mask = forecast_mask(len(real), self._rate(window), self.forecast_seconds)
+            mask = forecast_mask(len(real), self._rate(window))
         else:
-            mask = span_mask(len(real), generator, **self.span_options)
+            mask = span_mask(len(real), generator)
         if mask.ndim == 1 and not HIDDEN_CHANNELS.keys().isdisjoint(self.tasks):
             mask = np.repeat(mask[:, None], num_channels, axis=1)
         hidden = np.zeros((len(window["attention_mask"]), *mask.shape[1:]), dtype=bool)
