@@ -43,6 +43,13 @@ class Cohort:
         """(R,)."""
         return self.targets[self.recording_subjects]
 
+    @property
+    def groups(self) -> dict[str, np.ndarray]:
+        """The animals of each class, bool (S,), in the order of the classes; all under "all" with a number."""
+        if not self.class_names:
+            return {"all": np.ones(len(self.subjects), dtype=bool)}
+        return {name: self.targets == place for place, name in enumerate(self.class_names)}
+
     def with_targets(self, targets: np.ndarray) -> "Cohort":
         """The same animals with other labels (S,), as a permutation test deals them out."""
         return dataclasses.replace(self, targets=targets)

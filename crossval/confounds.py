@@ -112,15 +112,13 @@ def confound_table(recordings: Sequence[Recording], cohort: Cohort, *, seed: int
 
 def _confound(measured: _Property, cohort: Cohort, seed: int) -> Confound:
     values = measured.ordered()
-    groups = {name: cohort.targets == place for place, name in enumerate(cohort.class_names)}
-    groups = groups or {"all": np.ones(len(cohort.subjects), dtype=bool)}
     test = permutation_test(
         lambda targets: separation(values, targets, len(cohort.class_names)), cohort.targets, cohort.strata, seed=seed
     )
     return Confound(
         name=measured.name,
         unit=measured.unit,
-        typical={name: measured.typical(members) for name, members in groups.items()},
+        typical={name: measured.typical(members) for name, members in cohort.groups.items()},
         separation=test.statistic,
         p_value=test.p_value,
         exact=test.exact,

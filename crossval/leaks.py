@@ -175,10 +175,8 @@ def identity_decoding(
     windows = _sampled(windows, seed)
     subjects = _subjects_of(windows, cohort)
     sides = _sides(windows, subjects, window_length)
-    groups = {name: cohort.targets == place for place, name in enumerate(cohort.class_names)}
-    groups = groups or {"all": np.ones(len(cohort.subjects), dtype=bool)}
     found = []
-    for name, members in groups.items():
+    for name, members in cohort.groups.items():
         told = [s for s in np.flatnonzero(members) if {0, 1} <= set(sides[subjects == s])]
         several = all(len(np.unique(windows.recording[subjects == s])) > 1 for s in told)
         rows = np.isin(subjects, told) & (sides >= 0)

@@ -35,6 +35,16 @@ def test_animals_are_sorted_and_recordings_point_to_them():
     assert found.rows_of(np.array([0, 4])).tolist() == [2, 3, 8, 9]
 
 
+def test_groups_are_the_animals_of_each_class_or_all():
+    found = cohort()
+    assert {name: members.tolist() for name, members in found.groups.items()} == {
+        "tg": [False, False, True, True, False],
+        "wt": [True, True, False, False, True],
+    }
+    numbers = make_cohort(mice(a="1", b="2"), "genotype", problem_type=REGRESSION)
+    assert {name: members.tolist() for name, members in numbers.groups.items()} == {"all": [True, True]}
+
+
 def test_other_labels_change_the_targets_alone():
     changed = cohort().with_targets(np.array([0, 1, 0, 1, 0]))
     assert changed.recording_targets.tolist() == [1, 1, 0, 0, 0, 0, 1, 1, 0, 0]
