@@ -9,13 +9,14 @@ Sums of products are what a fit needs, so that fits to any union of recordings c
 Shapes: n rows, F features, K targets, T frames, C channels.
 """
 
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 from torch.utils.data import Dataset
 
+from .evaluation import Baseline
 from .masking import HIDDEN_CHANNELS
 
 LAGS = 4  # frames before and after that the regression sees
@@ -181,7 +182,7 @@ class OthersFits:
         return result
 
 
-def whole_channel_baselines(dataset: Dataset, task: str) -> dict[str, Callable[[Mapping[str, Any]], np.ndarray]]:
+def whole_channel_baselines(dataset: Dataset, task: str) -> dict[str, Baseline]:
     """Baselines of a task that hides whole channels, fitted to the windows of other animals than the one predicted.
 
     Where there is one animal, they are fitted to its other recordings, and of one recording, to its other neurons.
@@ -191,17 +192,17 @@ def whole_channel_baselines(dataset: Dataset, task: str) -> dict[str, Callable[[
         task: One of `HIDDEN_CHANNELS`.
 
     Returns:
-        By name, functions of a batch that give (B, T, C).
+        The baselines by name.
 
     Raises:
         ValueError: If all windows are of one neuron.
     """
-    windows = [dataset[i] for i in range(len(dataset))]
-    key = next((key for key in OTHERS if len({window[key] for window in windows}) > 1), None)
+    first = dataset[0]
+    key = next((key for key in OTHERS if any(window[key] != first[key] for window in _windows(dataset))), None)
     if key is None:
         raise ValueError(f"expected windows of several neurons, to fit the baselines of {task!r}, got those of one")
-    visible, hidden = visible_and_hidden(task, windows[0]["input_values"].shape[1])
-    sums = _sums_by_owner(windows, key, visible, hidden)
+    visible, hidden = visible_and_hidden(task, first["input_values"].shape[1])
+    sums = _sums_by_owner(_windows(dataset), key, visible, hidden)
     everything = total(sums.values())
     coefficients, means = {}, {}
     for owner, own in sums.items():
@@ -212,8 +213,13 @@ def whole_channel_baselines(dataset: Dataset, task: str) -> dict[str, Callable[[
     return {f"ridge, {OTHERS[key]}": fits.ridge, f"mean, {OTHERS[key]}": fits.mean}
 
 
+def _windows(dataset: Dataset) -> Iterator[Mapping[str, Any]]:
+    """One after the other: all of them overlap, and are padded, so that together they may not fit into memory."""
+    return (dataset[index] for index in range(len(dataset)))
+
+
 def _sums_by_owner(
-    windows: Sequence[Mapping[str, Any]], key: str, visible: list[int], hidden: list[int]
+    windows: Iterable[Mapping[str, Any]], key: str, visible: list[int], hidden: list[int]
 ) -> dict[str, tuple[RidgeSums, RidgeSums]]:
     sums: dict[str, tuple[RidgeSums, RidgeSums]] = {}
     for window in windows:

@@ -23,47 +23,60 @@ from .metrics.subject_classification import ScoredUnits, levels, scored_windows,
 from .modeling_neurt import NeurtForMaskedSignalModeling
 from .processing_neurt import CHANNELS
 from .sampling import evenly_spaced
-from .signal_neurt import fill_linearly
+from .signal_neurt import expand_mask_to_channels, fill_linearly
+
+# A function of a batch that gives (B, T, C).
+Baseline = Callable[[Mapping[str, Any]], np.ndarray]
 
 MODEL = "model"
 LEVELS = ("window", "recording", "subject")
 
 
-def linear_interpolation(
-    input_values: np.ndarray, hidden: np.ndarray, attention_mask: np.ndarray | None = None
-) -> np.ndarray:
+def linear_interpolation(shown: np.ndarray) -> np.ndarray:
     """Draw straight lines across what is hidden, channel by channel.
 
     Before the first and after the last visible frame of a channel the nearest visible value is repeated; a channel
-    with nothing visible becomes 0. Padded frames count as hidden. Hidden values are never looked at.
+    with nothing visible becomes 0.
 
     Args:
-        input_values: (B, T, C).
-        hidden: Bool (B, T) or (B, T, C), True where the value is hidden.
-        attention_mask: (B, T), 1 at real frames; by default all are.
+        shown: Float (B, T, C), NaN where hidden; see `shown_values`.
 
     Returns:
         (B, T, C), a new array with visible values unchanged.
-
-    Raises:
-        ValueError: If the shapes do not fit.
     """
-    values, visible = _visible_values(input_values, hidden, attention_mask)
-    return fill_linearly(torch.from_numpy(values), torch.from_numpy(visible)).numpy()
+    visible = ~np.isnan(shown)
+    return fill_linearly(torch.from_numpy(np.where(visible, shown, 0)), torch.from_numpy(visible)).numpy()
 
 
-def visible_mean(input_values: np.ndarray, hidden: np.ndarray, attention_mask: np.ndarray | None = None) -> np.ndarray:
+def visible_mean(shown: np.ndarray) -> np.ndarray:
     """Predict each channel's mean over the visible frames of its window everywhere; 0 with nothing visible.
 
-    Arguments, shapes and errors as `linear_interpolation`.
+    Arguments and shapes as `linear_interpolation`.
     """
-    values, visible = _visible_values(input_values, hidden, attention_mask)
-    count = np.maximum(visible.sum(axis=1, keepdims=True), 1)
-    mean = values.sum(axis=1, keepdims=True, dtype=np.float64) / count
-    return np.broadcast_to(mean, values.shape).astype(values.dtype)
+    count = np.maximum((~np.isnan(shown)).sum(axis=1, keepdims=True), 1)
+    mean = np.nansum(shown, axis=1, keepdims=True, dtype=np.float64) / count
+    return np.broadcast_to(mean, shown.shape).astype(shown.dtype)
 
 
-BASELINES: Mapping[str, Callable] = {"linear interpolation": linear_interpolation, "window mean": visible_mean}
+def shown_values(batch: Mapping[str, Any]) -> np.ndarray:
+    """All that a baseline may see of a batch: its values (B, T, C), NaN where they are hidden or padding."""
+    values, real = batch["input_values"], batch.get("attention_mask")
+    hidden = expand_mask_to_channels(batch["bool_masked_pos"], values)
+    if real is not None:
+        hidden = hidden | ~real.bool().unsqueeze(-1)
+    return _numpy(values.masked_fill(hidden, torch.nan))
+
+
+def _of_batch(fill: Callable[[np.ndarray], np.ndarray]) -> Baseline:
+    return lambda batch: fill(shown_values(batch))
+
+
+BASELINES: Mapping[str, Baseline] = {
+    "linear interpolation": _of_batch(linear_interpolation),
+    "window mean": _of_batch(visible_mean),
+}
+# Lines have no second end in a forecast: interpolation repeats the last visible value, and is called what it does.
+FORECAST_BASELINES = {"copy-last": BASELINES["linear interpolation"], "window mean": BASELINES["window mean"]}
 
 
 @dataclasses.dataclass(frozen=True)
@@ -195,7 +208,7 @@ def evaluate_reconstruction(
     *,
     simulated: bool,
     seed: int | None = None,
-    baselines: Mapping[str, Callable[[Mapping[str, Any]], np.ndarray]] | None = None,
+    baselines: Mapping[str, Baseline] = BASELINES,
 ) -> ReconstructionScores:
     """Score a masked model and its baselines at hidden, real positions whose target is not NaN.
 
@@ -208,7 +221,7 @@ def evaluate_reconstruction(
             `subject_id`.
         simulated: Whether the recordings were simulated; printed with the scores.
         seed: Seed of the masks; printed with the scores.
-        baselines: By name, functions of a batch that give (B, T, C), in place of interpolation and window mean.
+        baselines: What stands beside the model, by name.
 
     Raises:
         ValueError: If there are no windows, or none with a mask.
@@ -333,39 +346,16 @@ def _inference(model: nn.Module) -> Iterator[None]:
             module.training = mode
 
 
-def _predictions(model, batch, baselines=None) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
+def _predictions(model, batch, baselines=BASELINES) -> tuple[dict[str, np.ndarray], np.ndarray, np.ndarray]:
     """Each predictor's (B, T, C), the targets, and where they are scored."""
     _require(batch, "bool_masked_pos")
     reconstruction = model(**_model_inputs(model, batch)).reconstruction
-    values, hidden = _numpy(batch["input_values"]), _numpy(batch["bool_masked_pos"]).astype(bool)
-    labels, real = batch.get("labels"), batch.get("attention_mask")
-    targets = values if labels is None else _numpy(labels)
-    real = None if real is None else _numpy(real)
-    predictions = {MODEL: _numpy(reconstruction)}
-    if baselines is None:
-        predictions |= {name: baseline(values, hidden, real) for name, baseline in BASELINES.items()}
-    else:
-        predictions |= {name: baseline(batch) for name, baseline in baselines.items()}
+    predictions = {MODEL: _numpy(reconstruction), **{name: fill(batch) for name, fill in baselines.items()}}
+    targets = batch["input_values"] if batch.get("labels") is None else batch["labels"]
     scored = NeurtForMaskedSignalModeling.scored_positions(
-        batch["input_values"] if labels is None else labels, batch.get("attention_mask"), batch["bool_masked_pos"]
+        targets, batch.get("attention_mask"), batch["bool_masked_pos"]
     )
-    return predictions, targets, _numpy(scored)
-
-
-def _visible_values(input_values, hidden, attention_mask):
-    """Values with 0 in place of everything that is not visible, and where they are visible; (B, T, C) each."""
-    values, hidden = np.asarray(input_values), np.asarray(hidden, dtype=bool)
-    if values.ndim != 3 or hidden.shape not in (values.shape, values.shape[:2]):
-        raise ValueError(
-            "expected input_values (windows, frames, channels) and hidden (windows, frames) or (windows, frames, "
-            f"channels), got {values.shape} and {hidden.shape}"
-        )
-    if not np.issubdtype(values.dtype, np.floating):
-        values = values.astype(np.float64)
-    visible = ~(hidden if hidden.ndim == 3 else hidden[..., None]) & ~np.isnan(values)
-    if attention_mask is not None:
-        visible &= np.asarray(attention_mask, dtype=bool)[..., None]
-    return np.where(visible, values, 0), visible
+    return predictions, _numpy(targets), _numpy(scored)
 
 
 def _model_inputs(model, batch) -> dict[str, torch.Tensor]:

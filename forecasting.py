@@ -5,15 +5,13 @@ recording sets the scale, and the frames to be forecast lie in the rest.
 """
 
 import dataclasses
-from collections.abc import Callable, Iterable, Mapping, Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any
 
-import numpy as np
 from torch.utils.data import ConcatDataset
 
 from .dataset_scripts.recording import Recording
 from .dataset_scripts.windows import NoWindows, RecordingWindows, cut_windows, no_windows
-from .evaluation import linear_interpolation, visible_mean
 from .masking import forecast_mask
 from .processing_neurt import MIN_FRAMES, NeurtProcessor
 
@@ -116,17 +114,3 @@ class ForecastWindows(ConcatDataset):
     def __getitem__(self, index: int) -> dict[str, Any]:
         """One window as `RecordingWindows` gives it, with its index."""
         return {**super().__getitem__(index), "window_index": index}
-
-
-def copy_last_and_window_mean() -> dict[str, Callable[[Mapping[str, Any]], np.ndarray]]:
-    """Baselines of forecasts: functions of a batch that give (B, T, C).
-
-    Lines have no second end here: interpolation repeats the last visible value, and is called what it does.
-    """
-
-    def of_batch(baseline: Callable) -> Callable[[Mapping[str, Any]], np.ndarray]:
-        return lambda batch: baseline(
-            *(batch[name].numpy() for name in ("input_values", "bool_masked_pos", "attention_mask"))
-        )
-
-    return {"copy-last": of_batch(linear_interpolation), "window mean": of_batch(visible_mean)}

@@ -23,8 +23,16 @@ from .channel_baselines import whole_channel_baselines
 from .dataset_scripts.parquet_build import read_build, read_manifest
 from .dataset_scripts.recording import Recording, any_simulated
 from .dataset_scripts.windows import WindowDataset
-from .evaluation import ClassificationScores, ReconstructionScores, evaluate_classification, evaluate_reconstruction
-from .forecasting import ForecastWindows, copy_last_and_window_mean
+from .evaluation import (
+    BASELINES,
+    FORECAST_BASELINES,
+    Baseline,
+    ClassificationScores,
+    ReconstructionScores,
+    evaluate_classification,
+    evaluate_reconstruction,
+)
+from .forecasting import ForecastWindows
 from .loading import load_config, load_processor, load_quietly
 from .masking import HIDDEN_CHANNELS, MASK_TASKS, MaskedSignalCollator, collate_windows, model_inputs
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
@@ -223,13 +231,12 @@ def _check_task(task: str, is_masked: bool, missing_neighbours: str):
 
 def _windows_and_baselines(
     recordings: Sequence[Recording], processor: NeurtProcessor, task: str, missing_neighbours: str
-) -> tuple[WindowDataset | ForecastWindows, dict[str, Callable] | None]:
-    """The windows that a task is scored on, and baselines that are not the usual ones."""
+) -> tuple[WindowDataset | ForecastWindows, Mapping[str, Baseline]]:
+    """The windows that a task is scored on, and its baselines."""
     if task == "forecast":
-        dataset = ForecastWindows(recordings, processor, missing_neighbours=missing_neighbours)
-        return dataset, copy_last_and_window_mean()
+        return ForecastWindows(recordings, processor, missing_neighbours=missing_neighbours), FORECAST_BASELINES
     dataset = WindowDataset(recordings, processor, missing_neighbours=missing_neighbours)
-    return dataset, whole_channel_baselines(dataset, task) if task in HIDDEN_CHANNELS else None
+    return dataset, whole_channel_baselines(dataset, task) if task in HIDDEN_CHANNELS else BASELINES
 
 
 def _recordings_of(build: Path, subjects: Sequence[str]) -> list[Recording]:

@@ -25,13 +25,12 @@ from measurement import limit_threads, machine, markdown_table, publish
 from neurt.configuration_neurt import NeurtConfig
 from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
 from neurt.dataset_scripts.windows import WindowDataset
-from neurt.evaluation import linear_interpolation
+from neurt.evaluation import linear_interpolation, shown_values
 from neurt.forecasting import ForecastWindows
 from neurt.masking import MASK_TASKS, MaskedSignalCollator, model_inputs
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
 from neurt.sampling import evenly_spaced
-from neurt.signal_neurt import expand_mask_to_channels
 from real_sets import SETS, real_sets
 from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
@@ -168,14 +167,11 @@ def squared_errors(model: NeurtForMaskedSignalModeling, batches: Sequence[dict])
     sums = {name: np.zeros(len(CHANNELS)) for name in ("model", "interpolation", "mean")}
     for batch in batches:
         truth = batch["labels"]
-        hidden = expand_mask_to_channels(batch["bool_masked_pos"], truth)
         scored = model.scored_positions(truth, batch["attention_mask"], batch["bool_masked_pos"])
         count = scored.sum(1, keepdim=True).clamp(min=1)
         guesses = {
             "model": predict(model, batch).reconstruction,
-            "interpolation": torch.from_numpy(
-                linear_interpolation(*(x.numpy() for x in (batch["input_values"], hidden, batch["attention_mask"])))
-            ),
+            "interpolation": torch.from_numpy(linear_interpolation(shown_values(batch))),
             "mean": torch.where(scored, truth, 0.0).sum(1, keepdim=True) / count,
         }
         for name, guess in guesses.items():

@@ -68,7 +68,7 @@ def errors_of(recordings, reconstruct=mean_of_visible, **options):
 
 def test_the_error_is_relative_to_that_of_straight_lines():
     def lines(values, hidden):
-        return torch.from_numpy(linear_interpolation(values.numpy(), hidden.expand_as(values).numpy()))
+        return torch.from_numpy(linear_interpolation(values.masked_fill(hidden.expand_as(values), torch.nan).numpy()))
 
     def half_way(values, hidden):
         return (values + lines(values, hidden)) / 2  # half the error, a quarter of its square

@@ -7,10 +7,13 @@ import numpy as np
 import pytest
 import torch
 from neurt.evaluation import (
+    BASELINES,
+    FORECAST_BASELINES,
     evaluate_classification,
     evaluate_reconstruction,
     linear_interpolation,
     reconstruction_examples,
+    shown_values,
     visible_mean,
 )
 from scipy.stats import pearsonr
@@ -66,11 +69,10 @@ def interpolate_one_by_one(values, visible):
 
 
 def test_interpolation_of_one_trace_equals_hand_computed_values():
-    values = np.array([9, 1, 9, 9, 4, 2, 9, 9], dtype=float)[None, :, None]
-    hidden = np.array([1, 0, 1, 1, 0, 0, 1, 1], dtype=bool)[None]
-    filled = linear_interpolation(values, hidden)
+    shown = np.array([np.nan, 1, np.nan, np.nan, 4, 2, np.nan, np.nan])[None, :, None]
+    filled = linear_interpolation(shown)
     assert filled[0, :, 0] == pytest.approx([1, 1, 2, 3, 4, 2, 2, 2])
-    assert values[0, 0, 0] == 9
+    assert np.isnan(shown[0, 0, 0])
 
 
 @pytest.mark.parametrize("share", [0.15, 0.9, 1.0])
@@ -78,50 +80,40 @@ def test_interpolation_equals_numpy_interp_channel_by_channel(share):
     generator = np.random.default_rng(0)
     values = generator.normal(size=(40, 30, 5)).astype(np.float32)
     hidden = generator.random(values.shape) < share
-    filled = linear_interpolation(values, hidden)
+    filled = linear_interpolation(np.where(hidden, np.float32(np.nan), values))
     assert filled.dtype == np.float32
     np.testing.assert_allclose(filled, interpolate_one_by_one(values, ~hidden), atol=1e-6)
 
 
-@pytest.mark.parametrize("baseline", [linear_interpolation, visible_mean])
+@pytest.mark.parametrize("baseline", [*BASELINES.values(), *FORECAST_BASELINES.values()])
 def test_baselines_never_look_at_hidden_or_padded_values(baseline):
-    generator = np.random.default_rng(1)
-    values = generator.normal(size=(10, 30, 5))
-    hidden = generator.random((10, 30)) < 0.3
-    real = np.arange(30) < generator.integers(10, 31, size=(10, 1))
-    expected = baseline(values, hidden, real)
-    unseen = hidden | ~real
+    batch = masked_batch(num_windows=10, num_frames=30)
+    real = torch.arange(30) < torch.randint(10, 31, (10, 1), generator=torch.Generator().manual_seed(1))
+    batch["attention_mask"] = real.long()
+    expected = baseline(batch)
+    unseen = batch["bool_masked_pos"] | ~real
     for value in (1e6, np.nan, np.inf):
-        changed = baseline(np.where(unseen[..., None], value, values), hidden, real)
+        changed = baseline({**batch, "input_values": batch["input_values"].masked_fill(unseen.unsqueeze(-1), value)})
         np.testing.assert_array_equal(changed, expected)
 
 
 @pytest.mark.parametrize("baseline", [linear_interpolation, visible_mean])
 def test_baselines_are_zero_where_a_channel_is_hidden_throughout(baseline):
-    values = np.full((2, 8, 5), 7.0)
-    hidden = np.zeros(values.shape, dtype=bool)
-    hidden[0, :, 3] = True
-    filled = baseline(values, hidden)
+    shown = np.full((2, 8, 5), 7.0)
+    shown[0, :, 3] = np.nan
+    filled = baseline(shown)
     assert (filled[0, :, 3] == 0).all()
     assert (np.delete(filled[0], 3, axis=1) == 7).all() and (filled[1] == 7).all()
 
 
-def test_the_window_mean_is_taken_over_visible_real_frames():
-    values = np.array([1, 100, 3, 100], dtype=float)[None, :, None]
-    filled = visible_mean(values, np.array([[0, 1, 0, 0]], dtype=bool), np.array([[1, 1, 1, 0]]))
-    assert (filled == 2).all()
-
-
-def test_a_visible_nan_is_bridged_like_a_hidden_frame():
-    values = np.array([1, np.nan, 3], dtype=float)[None, :, None]
-    nothing_hidden = np.zeros((1, 3), dtype=bool)
-    assert linear_interpolation(values, nothing_hidden).ravel().tolist() == [1, 2, 3]
-    assert visible_mean(values, nothing_hidden).ravel().tolist() == [2, 2, 2]
-
-
-def test_shapes_that_do_not_fit_are_refused():
-    with pytest.raises(ValueError, match=r"got \(2, 8, 5\) and \(2, 7\)"):
-        linear_interpolation(np.zeros((2, 8, 5)), np.zeros((2, 7), bool))
+def test_a_baseline_is_shown_visible_real_values_alone():
+    values = torch.tensor([1.0, 100, 3, 100])[None, :, None]
+    batch = {"input_values": values, "bool_masked_pos": torch.tensor([[False, True, False, False]])}
+    np.testing.assert_array_equal(shown_values(batch).ravel(), [1, np.nan, 3, 100])
+    batch["attention_mask"] = torch.tensor([[1, 1, 1, 0]])
+    np.testing.assert_array_equal(shown_values(batch).ravel(), [1, np.nan, 3, np.nan])
+    assert visible_mean(shown_values(batch)).ravel().tolist() == [2, 2, 2, 2]
+    assert linear_interpolation(shown_values(batch)).ravel().tolist() == [1, 2, 3, 3]
 
 
 def test_the_model_stands_beside_its_baselines_on_the_same_values():

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 import pytest
 from neurt import NeurtProcessor
-from neurt.forecasting import ForecastWindows, copy_last_and_window_mean, cut_forecast_windows, forecast_bounds
+from neurt.evaluation import FORECAST_BASELINES
+from neurt.forecasting import ForecastWindows, cut_forecast_windows, forecast_bounds
 from neurt.masking import MaskedSignalCollator
 from small_builds import recording
 
@@ -63,8 +64,7 @@ def test_recordings_that_leave_nothing_to_forecast_are_named():
 def test_copy_last_repeats_the_last_visible_value():
     dataset = ForecastWindows([recording(0, frames=200)], NeurtProcessor(window_length=40))
     batch = MaskedSignalCollator(tasks={"forecast": 1})([dataset[i] for i in range(5)])
-    baselines = copy_last_and_window_mean()
     values = batch["input_values"].numpy()
-    filled = baselines["copy-last"](batch)
+    filled = FORECAST_BASELINES["copy-last"](batch)
     np.testing.assert_allclose(filled[:, 35:], np.repeat(values[:, 34:35], 5, axis=1))
-    np.testing.assert_allclose(baselines["window mean"](batch)[:, -1], values[:, :35].mean(1), rtol=1e-5)
+    np.testing.assert_allclose(FORECAST_BASELINES["window mean"](batch)[:, -1], values[:, :35].mean(1), rtol=1e-5)
