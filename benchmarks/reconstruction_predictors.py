@@ -55,14 +55,24 @@ def predictors(task: str, models: dict[str, NeurtForMaskedSignalModeling]) -> di
         if MODEL in models:
             chosen[MODEL] = functools.cache(chosen[MODEL])  # once for both
             chosen[CALIBRATED] = lambda windows: calibrated(chosen[MODEL](windows), windows, task)
-        ridge = {name: _whole_channel_ridge(task, name) for name in (RIDGE_OTHERS, RIDGE_OWN)}
-        return {**chosen, MEAN_OF_OTHERS: mean_of_others, **ridge}
+        ridge = functools.partial(whole_channel_ridge, task=task)
+        return {**chosen, MEAN_OF_OTHERS: mean_of_others, **_fitted_twice(ridge, RIDGE_OTHERS, RIDGE_OWN)}
     if task == "span":
-        chosen |= {INTERPOLATION: interpolation, CUBIC: lambda windows: cubic_spline(windows.shown)}
-    chosen |= {GAUSSIAN_PROCESS: smoothed, AR_OTHERS: autoregression_of_others, AR_OWN: autoregression_own_past}
+        chosen |= {INTERPOLATION: _of_windows(linear_interpolation), CUBIC: _of_windows(cubic_spline)}
+    chosen |= {GAUSSIAN_PROCESS: smoothed, **_fitted_twice(autoregression, AR_OTHERS, AR_OWN)}
     if task == "forecast":
-        chosen |= {RIDGE_OTHERS: ridge_forecast_of_others, RIDGE_OWN: ridge_forecast_own_past}
-    return {**chosen, COPY_LAST: lambda windows: copy_last(windows.shown), WINDOW_MEAN: window_mean}
+        chosen |= _fitted_twice(ridge_forecast, RIDGE_OTHERS, RIDGE_OWN)
+    return {**chosen, COPY_LAST: _of_windows(copy_last), WINDOW_MEAN: _of_windows(visible_mean)}
+
+
+def _of_windows(fill: Callable[[np.ndarray], np.ndarray]) -> Predictor:
+    """What knows nothing but the visible values of a window."""
+    return lambda windows: fill(windows.shown)
+
+
+def _fitted_twice(predict: Callable[..., np.ndarray], others: str, own: str) -> dict[str, Predictor]:
+    """What is fitted to others and to the own past, by the names of both."""
+    return {others: functools.partial(predict, own=False), own: functools.partial(predict, own=True)}
 
 
 @torch.inference_mode()
@@ -109,14 +119,6 @@ def calibrated(prediction: np.ndarray, windows: Windows, task: str) -> np.ndarra
         coefficients = fitted(index, windows.fields[index].groups[neuron])
         result[b][:, hidden] = apply_ridge(prediction[b][:, hidden], coefficients)
     return result
-
-
-def interpolation(windows: Windows) -> np.ndarray:
-    return linear_interpolation(windows.values, windows.hidden, windows.real)
-
-
-def window_mean(windows: Windows) -> np.ndarray:
-    return visible_mean(windows.values, windows.hidden, windows.real)
 
 
 def smoothed(windows: Windows) -> np.ndarray:
@@ -233,58 +235,56 @@ def _own_products(windows: Windows, b: int, shown: np.ndarray) -> tuple[np.ndarr
     return lag_products(separated(series, past_segment_starts(field, start, start + len(series))))
 
 
-def _filled(windows: Windows, coefficients: np.ndarray) -> np.ndarray:
+def autoregression(windows: Windows, own: bool) -> np.ndarray:
+    """What is hidden, filled by an autoregression of the own past or of others."""
     shown = windows.shown
+    coefficients = coefficients_of_own_past(windows) if own else coefficients_of_others(windows)
     filled = [fill_autoregression(shown[..., c], coefficients[:, c]) for c in range(shown.shape[2])]
     return np.stack(filled, axis=2)
 
 
-def autoregression_of_others(windows: Windows) -> np.ndarray:
-    return _filled(windows, coefficients_of_others(windows))
+# Ridge regression.
 
 
-def autoregression_own_past(windows: Windows) -> np.ndarray:
-    return _filled(windows, coefficients_of_own_past(windows))
+def ridge_coefficients(windows: Windows, stops: np.ndarray, rows: Callable, own: bool) -> list[np.ndarray]:
+    """A fit for each window: to its own past where that has enough rows, or else to others.
 
+    Args:
+        windows: What is to be predicted.
+        stops: int (B,), the frame of the recording at which a window's own past ends.
+        rows: Features and targets of a segment (T, C).
+        own: Whether to fit to the own past at all.
+    """
 
-# Ridge regression of whole channels.
-
-
-def _whole_channel_ridge(task: str, name: str) -> Predictor:
-    def predict(windows: Windows) -> np.ndarray:
-        visible, hidden = visible_and_hidden(mask_name(task), windows.values.shape[2])
-        coefficients = _whole_channel_coefficients(windows, visible, hidden, own=name == RIDGE_OWN)
-        result = np.zeros(windows.values.shape)
-        for b, frames in enumerate(windows.real.sum(1)):
-            features = lagged_features(windows.values[b, :frames, visible].T)
-            result[b, :frames, hidden] = apply_ridge(features, coefficients[b]).T
-        return result
-
-    return predict
-
-
-def _whole_channel_coefficients(
-    windows: Windows, visible: list[int], hidden: list[int], own: bool
-) -> list[np.ndarray]:
     def sums(field: Field, past: np.ndarray, start: int = 0):
         starts = past_segment_starts(field, start, start + len(past))
-        features = np.concatenate([lagged_features(part[:, visible]) for part in np.split(past, starts[1:])])
-        return early_and_late_sums(features, past[:, hidden])
+        parts = [rows(segment) for segment in np.split(past, starts[1:])]
+        return early_and_late_sums(*map(np.concatenate, zip(*parts, strict=True)))
 
     parts = [by_group(field, lambda past, field=field: sums(field, past), total) for field in windows.fields]
     others = of_others(windows.fields, parts, total, lambda found: fit_ridge(*found))
     coefficients = []
-    for (index, neuron), first in zip(_owners(windows), windows.first.tolist(), strict=True):
-        field = windows.fields[index]
-        if own and first >= FEWEST_ROWS:
-            start = max(0, first - MOST_PAST)
-            coefficients.append(fit_ridge(*sums(field, field.channels[neuron, start:first], start)))
-        else:
-            coefficients.append(others(index, field.groups[neuron]))
+    for (index, neuron), stop in zip(_owners(windows), stops.tolist(), strict=True):
+        field, start = windows.fields[index], max(0, stop - MOST_PAST)
+        pair = sums(field, field.channels[neuron, start:stop], start) if own and stop - start >= FEWEST_ROWS else None
+        enough = pair is not None and pair[0].n + pair[1].n >= FEWEST_ROWS
+        coefficients.append(fit_ridge(*pair) if enough else others(index, field.groups[neuron]))
     return coefficients
 
 
-# Ridge regression of the future.
+def whole_channel_ridge(windows: Windows, task: str, own: bool) -> np.ndarray:
+    """Hidden channels from the visible ones."""
+    visible, hidden = visible_and_hidden(mask_name(task), windows.values.shape[2])
+
+    def rows(segment: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        return lagged_features(segment[:, visible]), segment[:, hidden]
+
+    coefficients = ridge_coefficients(windows, windows.first, rows, own)
+    result = np.zeros(windows.values.shape)
+    for b, frames in enumerate(windows.real.sum(1)):
+        features = lagged_features(windows.values[b, :frames, visible].T)
+        result[b, :frames, hidden] = apply_ridge(features, coefficients[b]).T
+    return result
 
 
 def forecast_rows(segment: np.ndarray, horizon: int, window_frames: int) -> tuple[np.ndarray, np.ndarray]:
@@ -311,47 +311,18 @@ def forecast_rows(segment: np.ndarray, horizon: int, window_frames: int) -> tupl
     return rows[..., :FORECAST_FRAMES].reshape(len(now), -1), rows[..., FORECAST_FRAMES:].reshape(len(now), -1)
 
 
-def _forecast(windows: Windows, own: bool) -> np.ndarray:
+def ridge_forecast(windows: Windows, own: bool) -> np.ndarray:
+    """The hidden last frames from the last visible ones."""
     result = np.zeros(windows.values.shape)
-    horizons = windows.hidden[..., 0].sum(1)
+    horizons, ends = windows.hidden[..., 0].sum(1), windows.first + windows.real.sum(1)
     for horizon in np.unique(horizons).tolist():
-        rows = np.flatnonzero(horizons == horizon)
-        coefficients = _forecast_coefficients(windows.only(rows), horizon, own)
-        for row, fitted in zip(rows, coefficients, strict=True):
+        some = np.flatnonzero(horizons == horizon)
+        rows = functools.partial(forecast_rows, horizon=horizon, window_frames=windows.values.shape[1] - horizon)
+        coefficients = ridge_coefficients(windows.only(some), ends[some] - horizon, rows, own)
+        for row, fitted in zip(some, coefficients, strict=True):
             stop = int(windows.real[row].sum())
             shown = windows.values[row, : stop - horizon]
             level = shown.mean(0)
             future = apply_ridge((shown[-FORECAST_FRAMES:] - level).T.reshape(-1), fitted)
             result[row, stop - horizon : stop] = level + future.reshape(-1, horizon).T
     return result
-
-
-def _forecast_coefficients(windows: Windows, horizon: int, own: bool) -> list[np.ndarray]:
-    window_frames = windows.values.shape[1] - horizon
-
-    def sums(field: Field, past: np.ndarray, start: int = 0):
-        starts = past_segment_starts(field, start, start + len(past))
-        rows = [forecast_rows(part, horizon, window_frames) for part in np.split(past, starts[1:])]
-        return early_and_late_sums(*map(np.concatenate, zip(*rows, strict=True)))
-
-    parts = [by_group(field, lambda past, field=field: sums(field, past), total) for field in windows.fields]
-    others = of_others(windows.fields, parts, total, lambda found: fit_ridge(*found))
-    coefficients = []
-    for b, (index, neuron) in enumerate(_owners(windows)):
-        field = windows.fields[index]
-        stop = int(windows.first[b] + windows.real[b].sum()) - horizon
-        start = max(0, stop - MOST_PAST)
-        early, late = sums(field, field.channels[neuron, start:stop], start) if own else (None, None)
-        if own and early.n + late.n >= FEWEST_ROWS:
-            coefficients.append(fit_ridge(early, late))
-        else:
-            coefficients.append(others(index, field.groups[neuron]))
-    return coefficients
-
-
-def ridge_forecast_of_others(windows: Windows) -> np.ndarray:
-    return _forecast(windows, own=False)
-
-
-def ridge_forecast_own_past(windows: Windows) -> np.ndarray:
-    return _forecast(windows, own=True)
