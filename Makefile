@@ -32,7 +32,7 @@ weights: install
 	test -d weights/corpus || $(BIN)/neurt simulate-corpus --recordings 5000 --seed 1 --output weights/corpus
 	$(LAUNCH) pretrain weights/corpus --output weights/model --resume --seed 1 $(TASKS) --test corpus1-00 --missing-neighbours mask \
 	    --validation-fraction 0.02 --epochs 1 --batch-size 32 --mixed-precision $(PRECISION)
-	cp weights/model/config.json weights/model/model.safetensors weights/model/processor_config.json .
+	cd weights/model && cp config.json model.safetensors processor_config.json reconstruction_errors.json ../..
 
 test: install lint
 	$(BIN)/python -m pytest tests

@@ -3,6 +3,7 @@
 import json
 import os
 import shutil
+from collections.abc import Sequence
 from dataclasses import dataclass, field
 from itertools import chain
 from pathlib import Path
@@ -11,6 +12,8 @@ from typing import Any
 from accelerate import PartialState
 from transformers import PreTrainedModel
 
+from .distribution import Reference
+from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
 from .loading import save_quietly
 from .processing_neurt import NeurtProcessor
 from .summary import write_summary
@@ -39,24 +42,35 @@ class Release:
     command: str
     settings: dict[str, Any]
 
-    def write(self, title: str, log: list[dict], reconstruction=None, classification=None, examples=None) -> dict:
-        """Write weights, code, processor, results and summary; `results.json` last. Returns the results."""
+    def write(
+        self,
+        title: str,
+        log: list[dict],
+        *,
+        reconstruction: ReconstructionScores | None = None,
+        classification: ClassificationScores | None = None,
+        examples: Sequence[ReconstructionExample] | None = None,
+        reference: Reference | None = None,
+    ) -> dict[str, Any]:
+        """Write weights, code, processor, reference, results and summary; `results.json` last. Returns the results."""
         scores = {"reconstruction": reconstruction, "classification": classification}
         results = {name: value.to_dict() for name, value in scores.items() if value is not None}
         results |= {"simulated": self.data.simulated, "command": self.command, "settings": self.settings}
         results |= {"split": self.data.split.to_dict(), "seen_in_training": self.seen}
         results |= self._left_out() | {"log": log}
         if PartialState().is_main_process:
-            self._write(title, results, scores, examples)
+            self._write(title, results, scores, examples, reference)
         PartialState().wait_for_everyone()
         return results
 
-    def _write(self, title: str, results: dict, scores: dict, examples):
+    def _write(self, title: str, results: dict, scores: dict, examples, reference):
         """Put everything together aside, then move it into the folder."""
         aside = self.output / "training" / "release"
         shutil.rmtree(aside, ignore_errors=True)
         save_quietly(self.model, aside)
         self.processor.save_pretrained(aside)
+        if reference is not None:
+            reference.save(aside)
         (aside / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
         sides = {part: getattr(self.data.split, part) for part in PARTS}
         sides["tested although seen in training"] = self.seen

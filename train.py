@@ -35,6 +35,7 @@ from transformers import PreTrainedModel
 from .baselines import beside_simple_statistics
 from .configuration_neurt import NeurtConfig
 from .dataset_scripts.parquet_build import read_build
+from .distribution import load_reference, measure_reference
 from .evaluation import ClassificationScores, evaluate_classification, evaluate_reconstruction, reconstruction_examples
 from .loading import load_processor, load_quietly, read_config
 from .masking import MaskedSignalCollator, collate_windows
@@ -108,7 +109,8 @@ def pretrain(
 
     trained_on = describe_training(processor, data.split.recordings(data.recordings, "train"))
     release = Release(output, model, trained_on, data, seen, command, settings)
-    return release.write("Pretraining", log, **_reconstruction(model, data, options.seed))
+    reference = measure_reference(model, processor, data, seed=options.seed, missing_neighbours=missing_neighbours)
+    return release.write("Pretraining", log, reference=reference, **_reconstruction(model, data, options.seed))
 
 
 def _reconstruction(model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int) -> dict[str, Any]:
@@ -195,7 +197,7 @@ def finetune(
     """
     options = options or TrainingOptions(epochs=5, learning_rate=1e-4)
     _check_output(output, resume)
-    processor = processor or load_processor(model)
+    processor, reference = processor or load_processor(model), load_reference(model)
     data = open_data(
         build,
         processor,
@@ -216,7 +218,7 @@ def finetune(
 
     scores = _classification(classifier, data, processor.normalization, options.seed)
     release = Release(output, classifier, processor, data, seen, command, settings)
-    return release.write("Fine-tuning", log, classification=scores)
+    return release.write("Fine-tuning", log, classification=scores, reference=reference)
 
 
 def _classification(

@@ -1,22 +1,29 @@
 """Recordings unlike those of a pretraining are found by how well they are reconstructed."""
 
 import json
+import shutil
 from types import SimpleNamespace
 
 import numpy as np
 import pytest
 import torch
 from neurt import NeurtProcessor
-from neurt.crossval.distribution import (
+from neurt.dataset_scripts.parquet_build import read_build
+from neurt.dataset_scripts.recording import Recording
+from neurt.distribution import (
     REFERENCE_FILE,
+    Reference,
+    compare_with_pretraining,
+    expected_outside,
     load_reference,
+    measure_reference,
     outside,
     percentiles,
     reconstruction_errors,
-    save_reference,
 )
-from neurt.dataset_scripts.recording import Recording
 from neurt.evaluation import linear_interpolation
+from neurt.train import SplitOptions
+from neurt.training.data import open_data
 from torch import nn
 
 PROCESSOR = NeurtProcessor(window_length=40)
@@ -132,13 +139,52 @@ def test_a_real_model_gives_finite_errors(tiny_model):
     assert np.isfinite(found).all() and (found > 0).all()
 
 
+def test_the_smaller_the_reference_the_more_lie_beyond_its_ends():
+    # Below all of 20 or above all: two of 21 places. Of 300, the tails of 0.5 % hold two places each.
+    assert expected_outside(20) == pytest.approx(2 / 21) and expected_outside(300) == pytest.approx(4 / 301)
+    rng = np.random.default_rng(0)
+    draws = [outside(percentiles(rng.random(50), rng.random(20))).mean() for _ in range(400)]
+    assert np.mean(draws) == pytest.approx(2 / 21, abs=0.01)
+
+
+def data_of(build, test, **options):
+    return open_data(build, PROCESSOR, SplitOptions(test=test, **options), seed=0)
+
+
+def test_few_held_out_recordings_are_eked_out_with_those_of_the_training(build, tiny_model):
+    data, model = data_of(build, ("sim005", "sim006"), validation_fraction=0.1), tiny_model()
+    found = measure_reference(model, PROCESSOR, data, seed=3)
+    measured_on = {"held_out_recordings": 4, "training_recordings": 6, "simulated": True, "seed": 3}
+    assert found.measured_on == measured_on
+    of_test, of_training = (data.split.recordings(list(read_build(build)), part) for part in ("test", "train"))
+    expected = reconstruction_errors(model, [*of_test, *of_training], PROCESSOR, seed=3)
+    assert found.errors.tolist() == expected.tolist()
+
+
+def test_enough_held_out_recordings_are_the_reference_alone_and_at_most_so_many(build, tiny_model, monkeypatch):
+    monkeypatch.setattr("neurt.distribution.FEWEST_HELD_OUT", 4)
+    monkeypatch.setattr("neurt.distribution.MOST_RECORDINGS", 5)
+    data = data_of(build, ("sim001", "sim005", "sim006"))
+    found = measure_reference(tiny_model(), PROCESSOR, data)
+    assert (found.measured_on["held_out_recordings"], found.measured_on["training_recordings"]) == (5, 0)
+    of_test = data.split.recordings(list(read_build(build)), "test")
+    expected = reconstruction_errors(tiny_model(), [of_test[place] for place in (0, 1, 2, 4, 5)], PROCESSOR)
+    assert found.errors.tolist() == expected.tolist()
+
+
+def test_there_is_no_reference_where_no_error_is_known(build, tiny_model, monkeypatch):
+    monkeypatch.setattr("neurt.distribution._error", lambda *rest, **more: float("nan"))
+    assert measure_reference(tiny_model(), PROCESSOR, data_of(build, ("sim006",))) is None
+
+
 def test_a_reference_is_written_and_read_as_plain_numbers(tmp_path):
-    save_reference(tmp_path, np.array([1.23456, np.nan, 0.5]), {"recordings": "simulated"})
+    Reference(np.array([1.23456, 0.5]), {"simulated": True}).save(tmp_path)
     contents = json.loads((tmp_path / REFERENCE_FILE).read_text())
-    assert contents == {"errors": [0.5, 1.2346], "measured_on": {"recordings": "simulated"}}
-    assert load_reference(tmp_path).tolist() == [0.5, 1.2346]
-    save_reference(tmp_path, np.array([2.0]), {})
-    assert load_reference(tmp_path).tolist() == [2]
+    assert contents == {"errors": [0.5, 1.2346], "measured_on": {"simulated": True}}
+    found = load_reference(tmp_path)
+    assert found.errors.tolist() == [0.5, 1.2346] and found.measured_on == {"simulated": True}
+    Reference(np.array([2.0]), {}).save(tmp_path)
+    assert load_reference(tmp_path).errors.tolist() == [2]
 
 
 def test_a_model_without_a_reference_has_none(tmp_path):
@@ -146,13 +192,60 @@ def test_a_model_without_a_reference_has_none(tmp_path):
     assert load_reference("nobody/has-this-model") is None
 
 
-@pytest.mark.parametrize("text", ['{"errors": []}', '{"errors": ["a"]}', '{"errors": [1, NaN]}', "{}", "[1]", "no"])
+@pytest.mark.parametrize(
+    "text",
+    [
+        '{"errors": [], "measured_on": {}}',
+        '{"errors": ["a"], "measured_on": {}}',
+        '{"errors": [1, NaN], "measured_on": {}}',
+        '{"errors": [1]}',
+        '{"errors": [1], "measured_on": 3}',
+        "{}",
+        "[1]",
+        "no",
+    ],
+)
 def test_a_reference_of_something_else_is_refused(tmp_path, text):
     (tmp_path / REFERENCE_FILE).write_text(text)
     with pytest.raises(ValueError, match=f"{REFERENCE_FILE}: expected"):
         load_reference(tmp_path)
 
 
-def test_no_reference_is_made_of_nothing(tmp_path):
-    with pytest.raises(ValueError, match="expected reconstruction errors of recordings to compare others with"):
-        save_reference(tmp_path, np.array([np.nan]), {})
+@pytest.fixture
+def with_reference(pretrained, tmp_path):
+    """Make a model folder whose pretraining gave certain errors."""
+
+    def make(errors):
+        folder = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("training"))
+        Reference(np.array(errors), {"simulated": True}).save(folder)
+        return folder
+
+    return make
+
+
+def test_recordings_are_placed_among_those_of_a_models_pretraining(with_reference):
+    # A model that has hardly learnt is about as good as straight lines; constant traces give no windows.
+    recordings = [slow(0), recording(np.ones((8, 400)), "constant")]
+    found = compare_with_pretraining(with_reference([0.1] * 10 + [9.0] * 10), recordings, PROCESSOR)
+    assert found.percentiles[0] == 0.5 and np.isnan(found.percentiles[1]) and found.outside == ["constant"]
+    said = found.to_dict()
+    assert said["recordings"]["slow 0"] == {"subject_id": "m", "percentile": 0.5, "outside": False}
+    assert said["recordings"]["constant"]["outside"] and said["measured_on"] == {"simulated": True}
+    assert said["expected_outside"] == pytest.approx(2 / 21)
+
+
+def test_recordings_without_positions_are_compared_on_request(with_reference):
+    folder, unplaced = with_reference([0.5, 1.0]), recording(slow(0).traces, centroids=None, coordinate_unit=None)
+    assert compare_with_pretraining(folder, [unplaced], PROCESSOR).outside == ["r"]
+    found = compare_with_pretraining(folder, [unplaced], PROCESSOR, missing_neighbours="mask")
+    assert not np.isnan(found.percentiles[0])
+
+
+def test_nothing_is_compared_without_a_reference_or_a_decoder(with_reference, classifier):
+    folder = with_reference([1.0])
+    (folder / REFERENCE_FILE).unlink()
+    found = compare_with_pretraining(folder, [white(0)], PROCESSOR)
+    assert found.outside == []
+    assert found.to_dict() == {"not_measured": f"no {REFERENCE_FILE} lies beside the model's weights"}
+    without = compare_with_pretraining(classifier, [white(0)], PROCESSOR)
+    assert without.to_dict() == {"not_measured": "the model has no decoder to reconstruct with"}

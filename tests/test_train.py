@@ -3,6 +3,7 @@
 import dataclasses
 import hashlib
 import json
+import shutil
 from dataclasses import replace
 
 import numpy as np
@@ -145,7 +146,7 @@ def test_a_run_is_not_resumed_with_other_animals_held_out(tmp_path, tiny_pretrai
 def test_a_pretrained_folder_holds_weights_code_processor_results_and_summary(pretrained):
     names = {path.name for path in pretrained.iterdir()}
     code = {path.name for path in pretrained.glob("*.py")}
-    model = {"config.json", "model.safetensors", "processor_config.json", *code}
+    model = {"config.json", "model.safetensors", "processor_config.json", "reconstruction_errors.json", *code}
     assert code >= {"configuration_neurt.py", "modeling_neurt.py", "processing_neurt.py"}
     assert names == model | {"results.json", "summary.md", "reconstruction.png", "training"}
     summary = (pretrained / "summary.md").read_text()
@@ -153,6 +154,24 @@ def test_a_pretrained_folder_holds_weights_code_processor_results_and_summary(pr
     assert all(f"- {name}" in summary for name in names - {"training"})
     processor = NeurtProcessor.from_pretrained(pretrained)
     assert (processor.window_length, processor.sampling_rate, processor.trace_kind) == (40, 5.0, "fluorescence")
+
+
+def test_a_pretraining_says_how_well_it_reconstructs_recordings_and_a_fine_tuning_passes_it_on(
+    tmp_path, pretrained, classifier, tiny_finetune
+):
+    said = json.loads((pretrained / "reconstruction_errors.json").read_text())
+    # Few were held out, so those of the three training animals are among them.
+    assert said["measured_on"] == {
+        "held_out_recordings": 4,
+        "training_recordings": 6,
+        "simulated": True,
+        "seed": 0,
+    }
+    assert len(said["errors"]) == 10 and min(said["errors"]) > 0
+    assert json.loads((classifier / "reconstruction_errors.json").read_text()) == said
+    bare = shutil.copytree(pretrained, tmp_path / "bare", ignore=shutil.ignore_patterns("training", "*errors.json"))
+    tiny_finetune(tmp_path / "model", model=bare)
+    assert not (tmp_path / "model/reconstruction_errors.json").exists()
 
 
 def test_results_hold_the_split_and_its_hash_the_settings_and_the_scores_beside_baselines(pretrained):

@@ -1,7 +1,7 @@
 """What a run trains on, chooses its checkpoint by and is tested on: sides of a build, and their windows."""
 
 import copy
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, fields, replace
 from pathlib import Path
 from typing import Any
@@ -75,6 +75,10 @@ class TrainingData:
     def trained_subjects(self) -> set[str]:
         """Animals whose windows train or choose the checkpoint."""
         return set().union(*(self.datasets[part].subject_ids for part in PARTS[:2] if part in self.datasets))
+
+    def read(self, recordings: Iterable[KnownRecording]) -> Iterator[Recording]:
+        """Recordings of the build, one in memory at a time."""
+        return _read(self.build, recordings)
 
     def sample(self, part: str, count: int) -> Subset:
         """Windows evenly spaced over a side: the same ones each time."""
@@ -159,7 +163,7 @@ def _windows(
         raise ValueError(f"{part} recordings: {error}") from error
 
 
-def _read(build: Path, recordings: Sequence[KnownRecording]) -> Iterator[Recording]:
+def _read(build: Path, recordings: Iterable[KnownRecording]) -> Iterator[Recording]:
     """One after the other: the traces need not be in memory beside the windows."""
     for recording in recordings:
         yield read_recording(Path(build) / recording.path, recording.source)
