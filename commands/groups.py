@@ -41,6 +41,9 @@ def crossval(
         int, typer.Option(help="Labellings for which it is fine-tuned anew, for a p-value of it; takes long.")
     ] = 0,
     jobs: Annotated[int, typer.Option(help="Folds to fine-tune at a time, in processes of their own.")] = 1,
+    abstain: Annotated[
+        bool, typer.Option("--abstain", help="Leave out recordings unlike those that the model was pretrained on.")
+    ] = False,
     seed: Seed = 0,
 ) -> None:
     """Tell groups of animals apart by held-out animals: scores, baselines, p-values, leaks and confounds."""
@@ -60,6 +63,7 @@ def crossval(
         missing_neighbours=missing_neighbours,
         finetune=finetune,
         finetune_permutations=finetune_permutations,
+        abstain=abstain,
         seed=seed,
     )
     model, command = model or shipped_model(), context.meta["neurt.command"]

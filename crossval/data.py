@@ -32,6 +32,8 @@ class StudyOptions:
         missing_neighbours: "mask" to use recordings without positions as well.
         finetune: Recipe by which the model is fine-tuned in each fold as well; None keeps the encoder frozen.
         finetune_permutations: Labellings for which it is fine-tuned anew; 0 for none.
+        abstain: Whether recordings unlike those of the model's pretraining are left out.
+        left_out: Ids of recordings that are not used.
         seed: Of folds, permutations, bootstrap and samples.
     """
 
@@ -44,6 +46,8 @@ class StudyOptions:
     missing_neighbours: str = "error"
     finetune: str | None = None
     finetune_permutations: int = 0
+    abstain: bool = False
+    left_out: tuple[str, ...] = ()
     seed: int = 0
 
 
@@ -89,7 +93,8 @@ def open_study_data(build: Path, model: str | Path, options: StudyOptions) -> St
     Raises:
         ValueError: If the build, the labels or the model cannot be used.
     """
-    processor, recordings = load_processor(model), list(read_build(build))
+    processor = load_processor(model)
+    recordings = [recording for recording in read_build(build) if recording.recording_id not in options.left_out]
     dataset = WindowDataset(recordings, processor, missing_neighbours=options.missing_neighbours)
     used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
     cohort = make_cohort(used, options.label, problem_type=options.problem_type, stratum=options.stratum)

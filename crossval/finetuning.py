@@ -26,9 +26,7 @@ import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
 from transformers import PreTrainedModel
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
 
-from ..dataset_scripts.build_manifest import MANIFEST
 from ..loading import load_quietly
 from ..masking import collate_windows, model_inputs
 from ..modeling_neurt import NeurtForSequenceClassification
@@ -42,6 +40,7 @@ from .data import StudyData, StudyOptions, open_study_data
 from .folds import Fold
 from .learners import FoldScores
 from .protocol import Scheme, mean_over_folds
+from .provenance import manifest_digest, weights_digest
 from .temperature import fit_temperature
 
 FINETUNED = "NEuRT, fine-tuned"
@@ -322,9 +321,11 @@ def _name(source: StudySource, recipe: Recipe, cohort: Cohort, fold: Fold) -> st
     """A file name that stands for all that the scores of a fold depend on."""
     options = dataclasses.asdict(source.options)
     said = {
-        "build": _digest(Path(source.build) / MANIFEST),
-        "model": _digest(Path(cached_file(str(source.model), SAFE_WEIGHTS_NAME))),
-        "options": {name: options[name] for name in ("windows", "missing_neighbours", "seed", "problem_type")},
+        "build": manifest_digest(source.build),
+        "model": weights_digest(source.model),
+        "options": {
+            name: options[name] for name in ("windows", "missing_neighbours", "seed", "problem_type", "left_out")
+        },
         "recipe": dataclasses.asdict(recipe),
         "recordings": [cohort.recording_ids[row] for row in cohort.rows_of(fold.train)],
         "targets": cohort.targets[fold.train].tolist(),
@@ -332,11 +333,6 @@ def _name(source: StudySource, recipe: Recipe, cohort: Cohort, fold: Fold) -> st
         "test": [cohort.subjects[subject] for subject in fold.test],
     }
     return f"{hashlib.sha256(json.dumps(said, sort_keys=True).encode()).hexdigest()[:16]}.npz"
-
-
-def _digest(file: Path) -> str:
-    with file.open("rb") as stream:
-        return hashlib.file_digest(stream, "sha256").hexdigest()
 
 
 def _keep(data: StudyData, model: str | Path, recipe: Recipe, cohort: Cohort, fold: Fold, place: Path) -> None:

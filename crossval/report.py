@@ -42,6 +42,8 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
         *(["## Levels", _level_table(results["levels"]), LEVEL_NOTE] if results["levels"] else []),
         "## Leaks",
         *_leaks(results),
+        "## Are these recordings like those of the pretraining?",
+        *_distribution(results),
         "## What else differs between the groups",
         _confound_table(results["checks"]["confounds"], results["class_names"]),
         *(f"![{title}]({name})" for name, title in figures.items()),
@@ -49,6 +51,7 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
         _subject_table(results),
         "## Run it again",
         code_block(results["command"]),
+        _provenance(results["provenance"]),
     ]
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
@@ -64,6 +67,10 @@ def verdict(results: Mapping[str, Any]) -> str:
     kind = "simulated " if results["simulated"] else ""
     said = f"{name}: {results['score_name']} {_with_interval(probe)} over {len(results['subjects'])} {kind}subjects"
     said += f", {_p(probe)}." if "p_value" in probe else "; no permutation test was asked for."
+    if probe["score"] == 1:
+        decided = results["score_name"] == LEVEL_COLUMNS["balanced_accuracy"]
+        right = "subject is on its side" if decided else "pair of subjects is in order"
+        said += f" Every {right}; the bootstrap cannot show how uncertain that is."
     unbeaten = [other for other, row in others if row["probe_is_better_by"] <= 0]
     unsure = [other for other, row in others if row["probe_is_better_by"] > 0 >= row["difference_interval"][0]]
     if unbeaten:
@@ -81,6 +88,15 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     if checks["seen_in_pretraining"]:
         names = ", ".join(escape_markdown(name) for name in checks["seen_in_pretraining"])
         found.append(f"{WARN} Pretraining has seen {names}: this is no test on new animals.")
+    compared = checks["distribution"].get("recordings", {})
+    foreign = sum(row["outside"] for row in compared.values())
+    if foreign:
+        chance = checks["distribution"]["expected_outside"] * len(compared)
+        used = "left out" if results["options"]["abstain"] else "used all the same"
+        found.append(
+            f"{WARN} {foreign} of {len(compared)} recordings are unlike those of the pretraining (by chance: "
+            f"{chance:.1f}), and {used}: see below."
+        )
     suspects = [row["name"] for row in checks["confounds"] if row["suspicious"]]
     if suspects:
         found.append(f"{WARN} The groups also differ in {', '.join(suspects)}: see below before speaking of biology.")
@@ -145,7 +161,7 @@ def _leaks(results: Mapping[str, Any]) -> list[str]:
         f"been told apart with a score of {split['random_windows']:.2f}; with whole animals held out it is "
         f"{split['whole_animals']:.2f} (same learner, {split['num_windows']} windows, {split['num_folds']} folds).",
     ]
-    for row in results["checks"].get("identity", []):
+    for row in results["checks"]["identity"]:
         if row["subjects"] > 1:
             said.append(
                 f"Within {escape_markdown(row['group'])}, single windows tell which of {row['subjects']} animals they "
@@ -153,6 +169,39 @@ def _leaks(results: Mapping[str, Any]) -> list[str]:
                 f"learnt from other {row['split_by']})."
             )
     return said
+
+
+def _distribution(results: Mapping[str, Any]) -> list[str]:
+    """Which recordings are outside of the pretraining's, by how well the model reconstructs them."""
+    found = results["checks"]["distribution"]
+    if "not_measured" in found:
+        return [f"Not measured: {escape_markdown(found['not_measured'])}."]
+    rows = found["recordings"]
+    foreign = {name: row for name, row in rows.items() if row["outside"]}
+    reference = ", ".join(
+        escape_markdown(f"{key.replace('_', ' ')} {value}") for key, value in found["measured_on"].items()
+    )
+    said = [
+        "The model's error in hidden spans of each recording, relative to that of straight lines, was placed among "
+        f"those of recordings of its pretraining ({reference}). Outside of their central {found['level']:.0%} lie "
+        f"{len(foreign)} of {len(rows)}; of recordings like them {found['expected_outside']:.1%} would."
+    ]
+    if foreign:
+        said.append(_foreign_table(foreign))
+    if foreign and results["options"]["abstain"]:
+        animals = sorted({row["subject_id"] for row in rows.values()} - results["subjects"].keys())
+        gone = f", and with them {', '.join(map(escape_markdown, animals))}" if animals else ""
+        said.append(f"They were left out of the study before anything was fitted{gone}.")
+    return said
+
+
+def _foreign_table(rows: Mapping[str, Mapping[str, Any]]) -> str:
+    header = ["recording outside", "subject", "share of the pretraining's errors below its own"]
+    cells = (
+        [escape_markdown(name), escape_markdown(row["subject_id"]), _number(row["percentile"])]
+        for name, row in rows.items()
+    )
+    return markdown_table(header, cells)
 
 
 def _confound_table(rows: Sequence[Mapping[str, Any]], class_names: Sequence[str]) -> str:
@@ -189,6 +238,12 @@ def _subject_table(results: Mapping[str, Any]) -> str:
         rows.append([escape_markdown(subject), truth, *scores])
     said = [f"log-odds of {escape_markdown(name)} against {escape_markdown(names[0])}" for name in names[1:]]
     return markdown_table(["subject", "group" if names else "value", *(said or ["predicted"])], rows)
+
+
+def _provenance(made_of: Mapping[str, Any]) -> str:
+    digests = (f"{name} {made_of[f'{name}_sha256'][:12]}" for name in ("build", "weights", "folds"))
+    versions = (f"{name} {version}" for name, version in made_of["versions"].items())
+    return f"SHA-256: {', '.join(digests)} (whole in `results.json`). {', '.join(versions)}."
 
 
 def _with_interval(row: Mapping[str, Any]) -> str:

@@ -17,6 +17,7 @@ from tqdm import tqdm
 
 from ..baselines import SIMPLE_STATISTICS, recording_statistics
 from ..dataset_scripts.recording import any_simulated
+from ..distribution import Comparison, compare_with_pretraining
 from ..evaluation import json_ready
 from ..loading import load_quietly
 from ..metrics.subject_classification import subject_classification_scores
@@ -40,6 +41,7 @@ from .protocol import (
     score_name,
     window_logits,
 )
+from .provenance import provenance
 from .report import write_report
 
 PROBE = "NEuRT, frozen"
@@ -53,10 +55,12 @@ class Study(StudyData):
     Args:
         windows: As the encoder sees them.
         seen: Animals that the encoder has seen in its training.
+        comparison: How the recordings lie among those of its pretraining, those that are left out among them.
     """
 
     windows: WindowFeatures
     seen: list[str]
+    comparison: Comparison
 
     @property
     def learner(self) -> Learner:
@@ -99,12 +103,12 @@ def crossval(
     """
     require_new(output, "an output folder")
     study = open_study(build, model, options)
-    check_folds(study.recordings, study.cohort, study.scheme.make(study.cohort))
+    options, folds = study.options, study.scheme.make(study.cohort)
+    check_folds(study.recordings, study.cohort, folds)
     chosen = predictors(study)
     if options.finetune is not None:
-        folds = output.with_name(f"{output.name}.folds")
-        source = StudySource(build, model, options)
-        chosen.insert(0, Finetuned(study, source, parse_recipe(options.finetune), folds, jobs))
+        kept, source = output.with_name(f"{output.name}.folds"), StudySource(build, model, options)
+        chosen.insert(0, Finetuned(study, source, parse_recipe(options.finetune), kept, jobs))
     held = {predictor.name: _cross_validate(study, predictor) for predictor in chosen}
     first = held[chosen[0].name]
     results = {
@@ -112,6 +116,7 @@ def crossval(
         "simulated": any_simulated(study.recordings),
         "options": dataclasses.asdict(options) | {"scheme": str(study.scheme)},
         **_about(study),
+        "provenance": provenance(build, model, study.cohort, folds),
         "score_name": score_name(study.cohort, study.scheme),
         "predictors": {name: _summary(study, found, first) for name, found in held.items()},
         "levels": _levels(study, chosen[0]),
@@ -126,9 +131,28 @@ def crossval(
 def open_study(build: Path, model: str | Path, options: StudyOptions) -> Study:
     """Read the recordings, cut and embed their windows, and read off the animals' labels."""
     data, encoder = open_study_data(build, model, options), load_quietly(NeurtModel, model).eval()
+    how = {"seed": options.seed, "missing_neighbours": options.missing_neighbours}
+    comparison = compare_with_pretraining(model, data.recordings, data.processor, **how)
+    if options.abstain:
+        data = _abstaining(build, model, options, comparison)
     windows = embed_windows(encoder, data.dataset, data.rows, functools.partial(tqdm, desc="windows", unit="batch"))
     known = {field.name: getattr(data, field.name) for field in dataclasses.fields(data)}
-    return Study(**known, windows=windows, seen=seen_in_pretraining(encoder.config, data.cohort))
+    return Study(
+        **known, windows=windows, seen=seen_in_pretraining(encoder.config, data.cohort), comparison=comparison
+    )
+
+
+def _abstaining(build: Path, model: str | Path, options: StudyOptions, comparison: Comparison) -> StudyData:
+    """The study without recordings unlike those of the pretraining."""
+    if comparison.reference is None:
+        raise ValueError(
+            f"expected a model to compare recordings by, got {model}: {comparison.why_not}; leave --abstain out"
+        )
+    try:
+        return open_study_data(build, model, dataclasses.replace(options, left_out=tuple(comparison.outside)))
+    except ValueError as error:
+        left = f"{len(comparison.outside)} of {len(comparison.recordings)} recordings"
+        raise ValueError(f"{error}; without {left}, which are unlike those of the pretraining") from error
 
 
 def predictors(study: Study) -> list[Predictor]:
@@ -202,13 +226,12 @@ def _levels(study: Study, predictor: Predictor | Finetuned) -> dict[str, Any]:
 def _checks(study: Study) -> dict[str, Any]:
     """Leaks and confounds."""
     cohort, seed = study.cohort, study.options.seed
-    checks = {
+    identified = identity_decoding(study.windows, cohort, logistic, study.processor.window_length, seed=seed)
+    return {
         "seen_in_pretraining": study.seen,
+        "distribution": study.comparison.to_dict(),
         "power": power_note(cohort.targets, cohort.strata, max(study.options.permutations, 1)),
         "confounds": [dataclasses.asdict(row) for row in confound_table(study.recordings, cohort, seed=seed)],
         "window_split": dataclasses.asdict(window_split_optimism(study.windows, cohort, study.learner, seed=seed)),
+        "identity": [dataclasses.asdict(row) for row in identified],
     }
-    if cohort.problem_type != REGRESSION:
-        identified = identity_decoding(study.windows, cohort, logistic, study.processor.window_length, seed=seed)
-        checks["identity"] = [dataclasses.asdict(row) for row in identified]
-    return checks

@@ -72,7 +72,11 @@ def test_the_verdict_names_baselines_that_are_as_good():
 
 
 def test_suspicious_properties_are_a_warning():
-    checks = {"seen_in_pretraining": [], "confounds": [{"name": "recording date", "suspicious": True}]}
+    checks = {
+        "seen_in_pretraining": [],
+        "distribution": {},
+        "confounds": [{"name": "recording date", "suspicious": True}],
+    }
     assert "also differ in recording date" in warnings({"checks": checks})[0]
     checks["confounds"][0]["suspicious"] = False
     assert not warnings({"checks": checks})
