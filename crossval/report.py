@@ -175,7 +175,7 @@ def _distribution(results: Mapping[str, Any]) -> list[str]:
     """Which recordings are outside of the pretraining's, by how well the model reconstructs them."""
     found = results["checks"]["distribution"]
     if "not_measured" in found:
-        return [f"Not measured: {escape_markdown(found['not_measured'])}."]
+        return [f"Not measured: {found['not_measured']}."]
     rows = found["recordings"]
     foreign = {name: row for name, row in rows.items() if row["outside"]}
     reference = ", ".join(

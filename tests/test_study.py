@@ -2,12 +2,14 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
 from neurt.crossval.data import StudyOptions
 from neurt.crossval.report import verdict, warnings
 from neurt.crossval.study import PROBE, crossval
+from neurt.distribution import REFERENCE_FILE, Reference
 
 OPTIONS = StudyOptions("group", permutations=5)
 
@@ -46,6 +48,8 @@ def test_results_hold_every_number_of_the_report(study):
     assert found["subjects"] == {f"sim00{i}": (i + 1) % 2 for i in range(1, 7)}
     assert set(found["levels"]) == {"window", "recording", "subject", "subject, after temperature scaling"}
     assert found["levels"]["subject"]["n"] == 6 and found["levels"]["window"]["n"] == found["num_windows"]
+    assert found["provenance"].keys() == {"build_sha256", "weights_sha256", "folds_sha256", "versions"}
+    assert f"weights {found['provenance']['weights_sha256'][:12]}" in (study / "report.md").read_text()
     probe = found["predictors"][PROBE]
     assert probe["labellings"] == 20 and not probe["exact"] and len(probe["subjects"]) == 6
     differences = [row["probe_is_better_by"] for name, row in found["predictors"].items() if name != PROBE]
@@ -69,6 +73,23 @@ def test_the_verdict_names_baselines_that_are_as_good():
     assert "plain did as well or better" in said(0.0, -0.1) and "ROC-AUC 0.800 [0.600, 0.900]" in said(0.0, -0.1)
     assert "higher than plain, but the difference may be chance" in said(0.1, -0.1)
     assert "better than each baseline" in said(0.2, 0.1) and "p = 0.01 (exact)" in said(0.2, 0.1)
+
+
+@pytest.mark.parametrize(
+    ("score_name", "said"),
+    [
+        ("ROC-AUC", "Every pair of subjects is in order; the bootstrap cannot show how uncertain that is."),
+        ("balanced accuracy", "Every subject is on its side; the bootstrap cannot show how uncertain that is."),
+    ],
+)
+def test_the_verdict_says_that_an_interval_without_width_is_not_certainty(score_name, said):
+    def of(score, interval):
+        row = {"score": score, "interval": interval, "p_value": 0.01, "exact": True}
+        found = {"predictors": {"probe": row}, "score_name": score_name, "simulated": False}
+        return verdict({**found, "subjects": {"a": 0, "b": 1}})
+
+    assert "1.000 [1.000, 1.000]" in of(1.0, [1.0, 1.0]) and said in of(1.0, [1.0, 1.0])
+    assert "bootstrap" not in of(0.95, [0.7, 1.0])
 
 
 def test_suspicious_properties_are_a_warning():
@@ -97,16 +118,103 @@ def test_so_many_windows_of_each_recording_are_read(build, pretrained, tmp_path)
     assert results(tmp_path / "out")["num_windows"] == 12 * 3
 
 
-def test_a_number_is_predicted_on_request(neurt, rebuild, pretrained, tmp_path):
+@pytest.fixture
+def ages(rebuild, tmp_path):
+    """The build with the number of each mouse as its age."""
+
     def with_age(recording):
         return dataclasses.replace(recording, labels={"age": int(recording.subject_id[-1])})
 
-    build = rebuild(tmp_path / "build", with_age)
+    return rebuild(tmp_path / "build", with_age)
+
+
+def test_a_number_is_predicted_on_request(neurt, ages, pretrained, tmp_path):
     words = ["--label", "age", "--regression", "--model", pretrained, "--permutations", "3"]
-    code, out, err = neurt("crossval", build, *words, "--output", tmp_path / "out")
+    code, out, err = neurt("crossval", ages, *words, "--output", tmp_path / "out")
     assert code == 0, err
     assert "concordance index" in out and "6 animals, 1 to 6" in out
     assert not results(tmp_path / "out")["levels"]
+    assert "Within all, single windows tell which of 6 animals they are of" in out
+
+
+@pytest.fixture
+def compared(neurt, build, pretrained, tmp_path, monkeypatch):
+    """Run a study of recordings of which some are reconstructed as none of the pretraining was."""
+
+    def run(foreign, *words, build=build, label="group"):
+        def errors(model, recordings, processor, **options):
+            return np.array([9.0 if recording.recording_id.startswith(foreign) else 1.0 for recording in recordings])
+
+        monkeypatch.setattr("neurt.distribution.reconstruction_errors", errors)
+        model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("training"))
+        Reference(np.array([0.5] * 10 + [1.5] * 10), {"held_out_recordings": 20}).save(model)
+        words = ["--label", label, "--permutations", "0", "--model", model, *words]
+        return neurt("crossval", build, *words, "--output", tmp_path / "out")
+
+    return run
+
+
+FOREIGN = ("sim001", "sim002_ses-1")
+
+
+def test_recordings_unlike_those_of_the_pretraining_are_named_and_used_all_the_same(compared, tmp_path):
+    code, report, err = compared(FOREIGN)
+    assert code == 0, err
+    found = results(tmp_path / "out")
+    rows = found["checks"]["distribution"]["recordings"]
+    assert len(rows) == 12 and {name for name, row in rows.items() if row["outside"]} == {
+        "sim001_ses-1_field-1",
+        "sim001_ses-2_field-1",
+        "sim002_ses-1_field-1",
+    }
+    assert {row["percentile"] for row in rows.values()} == {0.5, 1}
+    # Of 21 places among 20 recordings the two ends are outside: 12 * 2 / 21.
+    line = "3 of 12 recordings are unlike those of the pretraining (by chance: 1.1), and used all the same"
+    assert line in report and report.index(line) < report.index("## Who was told apart")
+    assert "| sim002_ses-1_field-1 | sim002 | 1 |" in report and "held out recordings 20" in report
+    assert found["num_recordings"] == 12 and len(found["subjects"]) == 6
+
+
+def test_recordings_are_abstained_on_before_anything_is_fitted(compared, ages, tmp_path):
+    code, report, err = compared(FOREIGN, "--abstain", "--regression", build=ages, label="age")
+    assert code == 0, err
+    found = results(tmp_path / "out")
+    assert found["num_recordings"] == 9 and list(found["subjects"]) == [f"sim00{i}" for i in range(2, 7)]
+    assert len(found["options"]["left_out"]) == 3 and len(found["checks"]["distribution"]["recordings"]) == 12
+    assert "(by chance: 1.1), and left out" in report
+    assert "They were left out of the study before anything was fitted, and with them sim001." in report
+    assert "recordings: 9" in report
+
+
+def test_no_recording_outside_is_one_sentence(compared, tmp_path):
+    code, report, err = compared(("none",), "--abstain")
+    assert code == 0, err
+    assert "Outside of their central 99% lie 0 of 12" in report and "recording outside" not in report
+    assert "unlike" not in report and results(tmp_path / "out")["options"]["left_out"] == []
+
+
+@pytest.mark.parametrize(
+    ("foreign", "message"),
+    [
+        (("sim001", "sim003"), "got 1 of control, 3 of planted; without 4 of 12 recordings, which are unlike those"),
+        (("sim",), "got none (no recordings at all); without 12 of 12 recordings, which are unlike those"),
+    ],
+)
+def test_too_few_animals_left_are_refused(compared, foreign, message, tmp_path):
+    code, _, err = compared(foreign, "--abstain")
+    assert code == 2 and message in err and "Traceback" not in err
+    assert not (tmp_path / "out").exists()
+
+
+def test_nothing_is_compared_without_errors_of_the_pretraining(neurt, build, pretrained, tmp_path):
+    model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("training", REFERENCE_FILE))
+    words = [build, "--label", "group", "--permutations", "0", "--model", model, "--output", tmp_path / "out"]
+    code, out, err = neurt("crossval", *words)
+    assert code == 0, err
+    assert f"Not measured: no {REFERENCE_FILE} lies beside the model's weights." in out
+    code, _, err = neurt("crossval", *words[:-1], tmp_path / "other", "--abstain")
+    assert code == 2 and "lies beside the model's weights; leave --abstain out" in err
+    assert not (tmp_path / "other").exists()
 
 
 @pytest.mark.parametrize(
