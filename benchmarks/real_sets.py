@@ -4,6 +4,7 @@
 checkout. Recordings faster than 30 Hz are resampled to at most that by a whole factor.
 """
 
+import datetime
 import functools
 import math
 import os
@@ -70,5 +71,12 @@ def _recording(name: str, index: int, item: dict) -> Recording:
         coordinate_unit=item["xy_unit"],
         trace_kind=item["kind"],
         segment_starts=tuple(trials),
-        labels={} if item["label"] is None else {"label": item["label"]},
+        labels=_labels(name, item),
     )
+
+
+def _labels(name: str, item: dict) -> dict[str, str]:
+    labels = {} if item["label"] is None else {"label": item["label"]}
+    if name == "park_v1":  # its sessions begin with the day, as 230803
+        labels["date"] = datetime.datetime.strptime(item["session"][:6], "%y%m%d").date().isoformat()
+    return labels

@@ -1,9 +1,8 @@
 """What separates groups without biology is found, with the right p-value; where nothing does, nothing is found."""
 
 import dataclasses
-import importlib.util
 import itertools
-import os
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -14,7 +13,9 @@ from neurt.dataset_scripts.recording import Recording
 from scipy.stats import kendalltau
 from sklearn.metrics import roc_auc_score
 
-REAL = Path(os.environ.get("NEURT_REAL_DATA", Path(__file__).parents[2] / "shared" / "data"))
+sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
+
+from real_sets import real_data_folder, real_sets
 
 
 def recording(name, mouse, neurons=4, frames=40, **options):
@@ -249,17 +250,11 @@ def test_holm_multiplies_by_how_many_are_left():
     assert holm(np.array([])).tolist() == []
 
 
-@pytest.mark.skipif(not (REAL / "park_v1").is_dir(), reason="no real recordings here")
+@pytest.mark.skipif(not (real_data_folder() / "park_v1").is_dir(), reason="no real recordings here")
 def test_the_dates_of_real_mice_are_found_to_be_those_of_their_group():
-    spec = importlib.util.spec_from_file_location("real_recordings", REAL / "real_recordings.py")
-    loader = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(loader)
-    recordings = []
-    for item in loader.park_v1():
-        day = item["session"][:6]  # 230803
-        traces, labels = item["x"], {"group": item["label"], "date": f"20{day[:2]}-{day[2:4]}-{day[4:]}"}
-        made = recording(item["session"], item["subject"], len(traces), sampling_rate=item["fps"], labels=labels)
-        recordings.append(dataclasses.replace(made, traces=traces, centroids=None, coordinate_unit=None))
-    found = table_of(recordings)["recording date"]
+    recordings = real_sets()["park_v1"]()
+    rows = confound_table(recordings, make_cohort(recordings, "label"))
+    found = next(row for row in rows if row.name == "recording date")
     assert found.typical == {"control": "2023-08-10", "knockout": "2023-08-03"}
+    # Of 7! / (3! 4!) labellings no other separates them.
     assert (found.separation, found.p_value, found.suspicious) == (1, pytest.approx(1 / 35), True)
