@@ -83,7 +83,7 @@ class NeurtConfig(PreTrainedConfig):
     num_hidden_layers: int = 4
     num_attention_heads: int = 4
     num_channels: int = 5
-    max_position_embeddings: int = 512
+    max_position_embeddings: int = 128
     hidden_act: str = "relu"
     layer_norm_eps: float | int = 1e-12
     hidden_dropout_prob: float | int = 0.0
@@ -117,6 +117,7 @@ class NeurtConfig(PreTrainedConfig):
             **overrides: Any argument of the configuration.
         """
         original = {
+            "max_position_embeddings": 512,
             "norm_first": False,
             "position_embedding_type": "learned",
             "input_kernel_size": 1,
