@@ -47,7 +47,8 @@ benchmarks: install
 	$(BIN)/python benchmarks/reconstruction.py
 	$(BIN)/python benchmarks/architecture_trials.py
 	$(BIN)/python benchmarks/resume_after_kill.py
-	$(BIN)/python benchmarks/planted_groups.py
+	$(BIN)/python benchmarks/planted_groups.py --jobs 2
+	$(BIN)/python benchmarks/null_studies.py --jobs 2
 	$(BIN)/python benchmarks/build_microns.py
 	$(BIN)/python benchmarks/window_stream.py
 

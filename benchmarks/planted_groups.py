@@ -1,185 +1,242 @@
-"""Do planted groups come apart on held-out mice, and do groups that do not differ stay at chance? Simulated mice only.
+"""Are groups of mice told apart by what was planted in one, and better by a frozen model or by its baselines?
 
-    python benchmarks/planted_groups.py [--seeds 20] [--model FOLDER] [--output benchmarks/results/planted_groups.md]
+    python benchmarks/planted_groups.py --jobs 2 --output benchmarks/results/planted_groups.md
 
-1. Planted: mice in two groups, one of them hyperactive. A model pretrained by this script on other simulated mice (or
-   the one in --model) is fine-tuned whole and tested on held-out mice.
-2. Null: the same with nothing planted, an encoder that stays frozen, and new mice for each seed. Over the seeds the
-   mean AUC must lie around 0.5; if not, the split, the training or the scores let something through.
+Simulated mice only. Each study is what `neurt crossval` makes of them, all predictors on the same folds:
 
-Both stand beside simple statistics in a linear model, for the same held-out mice. Every step is what `neurt pretrain`
-and `neurt finetune` do.
+1. hyperactivity: some neurons of one group fire more;
+2. variability: they vary more around the same mean;
+3. synchrony: near neighbours share more of their activity, while each single trace keeps its law. Asked a second time
+   with the positions of the neurons withheld, so that no neighbour channels can be made;
+4. signature: the groups do not differ, but mice do, much. Windows that are dealt out at random then tell groups apart,
+   for they are recognised by their mice; whole animals that are held out do not.
+
+How large the effects are was chosen so that the baselines neither fail nor succeed always; the model was not looked
+at. Killed, a run with `--output` goes on where it was.
 """
 
-import argparse
-import dataclasses
-import tempfile
-import time
-from collections.abc import Iterable, Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
 from measurement import markdown_table, publish
-from neurt import train
 from neurt.baselines import SIMPLE_STATISTICS
-from neurt.dataset_scripts.parquet_build import write_build
-from neurt.dataset_scripts.simulate import simulate_study
+from neurt.crossval.data import StudyOptions
+from neurt.crossval.permutations import SIGNIFICANT
+from neurt.crossval.report import verdict
+from neurt.crossval.study import PROBE, crossval
 from neurt.dataset_scripts.simulation_config import SimulationConfig
-from neurt.evaluation import MODEL
+from simulated_studies import (
+    ERRORS,
+    LABEL,
+    SimulatedStudy,
+    as_build,
+    check_unseen,
+    cost,
+    measure_all,
+    parse_arguments,
+    standard_error,
+    with_error,
+)
 
-PREDICTORS = (MODEL, SIMPLE_STATISTICS)
-FIELD = {"neurons": 15, "duration": 200.0}
-PRETRAINING = {"subjects_per_group": 8, "effect_size": 0.0}
-PLANTED = {"subjects_per_group": 10, "effect_size": 4.0, "effect_share": 0.8}
-NULL = {"subjects_per_group": 8, "effect_size": 0.0}
-PLANTED_STUDIES = 3
-HELD_OUT = {"planted": 0.3, "null": 0.5}
-# Far from the seeds of the studies, so that no mouse of theirs is drawn like one that was pretrained on.
-PRETRAINING_SEED = 10_000
+SEEDS = 5
+MICE = {"subjects_per_group": 10, "neurons": 30, "duration": 200.0}
+PERMUTATIONS = 200
+WITHHELD, SIGNATURE = "synchrony, positions withheld", "signature"
+SYNCHRONY = {"effect": "synchrony", "effect_size": 9.0, "effect_share": 1.0, "neuropil": 0.0, "shared_drive": 0.0}
+KINDS = {
+    "hyperactivity": {"effect": "hyperactivity", "effect_size": 2.0},
+    "variability": {"effect": "variability", "effect_size": 1.0},
+    "synchrony": SYNCHRONY,
+    WITHHELD: SYNCHRONY,
+    # Of few mice, so that windows of each are many enough to learn it by heart.
+    SIGNATURE: {"effect_size": 0.0, "mouse_spread": 1.0, "subjects_per_group": 5},
+}
+# Few mice tell little, so there are more of these studies.
+SIGNATURES = 3
+PLANTED = {
+    "hyperactivity": "in the planted group half of the neurons fire {factor:g} times as fast",
+    "variability": "in the planted group the rates of half of the neurons vary {factor:g} times as much, in the "
+    "logarithm, around the same means",
+    "synchrony": "in the planted group {shared:.0%} of the variance of each neuron's drive is shared with near "
+    "neighbours, in the control group nothing; single traces follow the same law in both",
+}
 
-
-def write_mice(folder: Path, name: str, **settings) -> Path:
-    """Simulate a study into a build; its ids carry its name, so that no two studies share an animal."""
-    config = SimulationConfig(**{**FIELD, **settings})
-    recordings, _ = simulate_study(config)
-    renamed = (
-        dataclasses.replace(
-            recording,
-            **{key: f"{name}-{getattr(recording, key)}" for key in ("recording_id", "session_id", "subject_id")},
-        )
-        for recording in recordings
-    )
-    parameters = {"simulated": True, **dataclasses.asdict(config)}
-    return write_build(renamed, folder / name, builder="benchmarks/planted_groups.py", parameters=parameters).folder
-
-
-def pretrain(folder: Path) -> Path:
-    """Pretrain a small while on simulated mice with nothing planted; the folder of the model."""
-    build = write_mice(folder, "pretraining", seed=PRETRAINING_SEED, **PRETRAINING)
-    train.pretrain(
-        build,
-        folder / "pretrained",
-        split=train.SplitOptions(test_fraction=0.1),
-        options=train.TrainingOptions(epochs=4),
-    )
-    return folder / "pretrained"
-
-
-def held_out_scores(
-    build: Path, model: Path, share: float, seed: int, epochs: int, **finetuning: Any
-) -> dict[str, dict]:
-    """Fine-tune on some mice and score the others: the subject-level row of each predictor."""
-    results = train.finetune(
-        build,
-        build.with_name(f"{build.name}-classifier"),
-        model=model,
-        finetuning=train.FinetuneOptions("group", **finetuning),
-        split=train.SplitOptions(test_fraction=share),
-        options=train.TrainingOptions(epochs=epochs, learning_rate=1e-4, seed=seed),
-    )
-    if results["seen_in_training"]:
-        raise ValueError(f"expected other mice than the model's own, got {', '.join(results['seen_in_training'])}")
-    rows = results["classification"]["rows"]
-    return {row["predictor"]: row for row in rows if row["level"] == "subject"}
+# What the studies of one kind gave, by seed.
+Found = Sequence[Mapping[str, Any]]
 
 
-def planted_scores(folder: Path, model: Path, seed: int) -> dict[str, dict]:
-    """Scores on held-out mice of a study with a planted effect, the whole model fine-tuned."""
-    build = write_mice(folder, f"planted{seed}", seed=seed, **PLANTED)
-    return held_out_scores(build, model, HELD_OUT["planted"], seed, epochs=5)
+def planted_studies(seeds: int, model: Path) -> dict[str, list[SimulatedStudy]]:
+    """The studies of each kind. Those with and without positions are of the same mice."""
+    return {
+        kind: [
+            SimulatedStudy(
+                name=f"{kind.replace(', ', '-').replace(' ', '-')}{seed}",
+                config=SimulationConfig(**{**MICE, **planted}, seed=seed),
+                options=StudyOptions(
+                    LABEL,
+                    permutations=PERMUTATIONS,
+                    missing_neighbours="mask" if kind == WITHHELD else "error",
+                    seed=seed,
+                ),
+                model=model,
+                positions=kind != WITHHELD,
+            )
+            for seed in range(seeds * (SIGNATURES if kind == SIGNATURE else 1))
+        ]
+        for kind, planted in KINDS.items()
+    }
 
 
-def null_scores(folder: Path, model: Path, seed: int) -> dict[str, dict]:
-    """Scores on held-out mice of a study with nothing planted, the encoder frozen."""
-    build = write_mice(folder, f"null{seed}", seed=seed, **NULL)
-    # A head that learnt nothing would be at chance whatever leaked, so this one learns fast.
-    return held_out_scores(build, model, HELD_OUT["null"], seed, epochs=3, freeze="encoder", head_learning_rate=1e-2)
+def study_results(study: SimulatedStudy) -> dict[str, Any]:
+    """What `neurt crossval` says of a study, as far as it is reported here."""
+    with as_build(study) as build:
+        results = crossval(build, build.with_name("study"), model=study.model, options=study.options)
+    checks = results["checks"]
+    check_unseen(checks["seen_in_pretraining"])
+    kept = ("score", "interval", "p_value")
+    return {
+        "verdict": verdict(results),
+        "predictors": {name: {key: row[key] for key in kept} for name, row in results["predictors"].items()},
+        "window_split": checks["window_split"],
+        "identity": checks["identity"],
+    }
 
 
-def standard_error(values: Sequence[float]) -> float:
-    """Of the mean (ddof 1)."""
-    return float(np.std(values, ddof=1) / np.sqrt(len(values)))
+def scores(found: Found) -> dict[str, np.ndarray]:
+    """AUC over mice of each predictor, one for each study."""
+    return {name: np.array([each["predictors"][name]["score"] for each in found]) for name in found[0]["predictors"]}
 
 
-def values_of(studies: Iterable[dict[str, dict]], predictor: str, measure: str) -> list[float]:
-    """One value for each study."""
-    return [scores[predictor][measure] for scores in studies]
+def ranked(aucs: Mapping[str, np.ndarray]) -> list[str]:
+    """Predictors by their mean AUC, the best first."""
+    return sorted(aucs, key=lambda name: -aucs[name].mean())
 
 
-def null_verdict(predictor: str, aucs: Sequence[float]) -> str:
-    """Mean AUC, its standard error, and whether chance lies within two of them."""
-    mean, error = float(np.mean(aucs)), standard_error(aucs)
-    within = "lies" if abs(mean - 0.5) <= 2 * error else "does **not** lie"
+def best_of(aucs: Mapping[str, np.ndarray]) -> str:
+    """Say who is best, and by how much NEuRT is better or worse than the best of the others."""
+    best, second = ranked(aucs)[:2]
+    rival = best if best != PROBE else second
     return (
-        f"- Simulated, nothing planted, {predictor}: mean AUC {mean:.3f} ± {error:.3f} (standard error over "
-        f"{len(aucs)} seeds); 0.5 {within} within two standard errors."
+        f"Highest mean AUC: **{best}**, {with_error(aucs[best])}. {PROBE}, less {rival}: "
+        f"{with_error(aucs[PROBE] - aucs[rival], '+')} (paired over studies)."
     )
 
 
-def study_table(studies: dict[int, dict[str, dict]], measures: dict[str, str]) -> str:
-    """A row for each study, the predictors side by side."""
-    header = ["simulated study", "held-out mice"]
-    header += [f"{title}, {predictor}" for title in measures.values() for predictor in PREDICTORS]
+def predictor_table(found: Found, suffix: str = "") -> list[list[str]]:
+    """A row for each predictor: mean AUC, in how many studies p < 0.05, and every study."""
+    rows = []
+    for name, values in scores(found).items():
+        of_studies = [each["predictors"][name] for each in found]
+        significant = sum(row["p_value"] < SIGNIFICANT for row in of_studies)
+        rows.append([name + suffix, with_error(values), str(significant), *map(score_cell, of_studies)])
+    return rows
+
+
+def score_cell(row: Mapping[str, Any]) -> str:
+    """AUC, interval and p-value of one study."""
+    low, high = row["interval"]
+    return f"{row['score']:.2f} [{low:.2f}, {high:.2f}], p = {row['p_value']:.2g}"
+
+
+def with_header(rows: Sequence[Sequence[str]]) -> str:
+    """A table of predictors."""
+    studies = [f"study {number}" for number in range(len(rows[0]) - 3)]
+    return markdown_table(["predictor", "mean AUC ± standard error", "p < 0.05", *studies], rows)
+
+
+def planted_section(kind: str, found: Found) -> list[str]:
+    """What was planted, who found it, and what each study's report begins with."""
+    config = SimulationConfig(**{**MICE, **KINDS[kind]})
+    planted = PLANTED[kind].format(factor=config.effect_factor, shared=1 - config.effect_factor)
+    return [
+        f"## {kind.capitalize()} (simulated)",
+        f"Simulated: {planted}.",
+        best_of(scores(found)),
+        with_header(predictor_table(found)),
+        "\n".join(f"- Study {seed}: {each['verdict']}" for seed, each in enumerate(found)),
+    ]
+
+
+def neighbour_section(found: Found, withheld: Found) -> list[str]:
+    """What the same mice give away without neighbour channels, and whether those win."""
+    seeing, blind = scores(found), scores(withheld)
+    # Simple statistics see single traces in either case.
+    rivals = {f"{name}, neighbours withheld": values for name, values in blind.items() if name != SIMPLE_STATISTICS}
+    rivals[SIMPLE_STATISTICS] = seeing.pop(SIMPLE_STATISTICS)
+    first, rival = ranked(seeing)[0], ranked(rivals)[0]
+    ahead = seeing[first] - rivals[rival]
+    wins = "win" if ahead.mean() > ERRORS * standard_error(ahead) else "do **not** win beyond two standard errors"
+    gains = [f"{with_error(values - blind[name], '+')} to {name}" for name, values in seeing.items() if name in blind]
+    rows = [row for row in predictor_table(withheld, ", neighbours withheld") if SIMPLE_STATISTICS not in row[0]]
+    return [
+        "### The same mice, positions withheld",
+        f"Neighbour channels {wins}: the best that sees them, {first}, is {with_error(ahead, '+')} better than the "
+        f"best of all that see single traces, {rival}. They add {', '.join(gains)} (paired over studies).",
+        with_header(rows),
+    ]
+
+
+def signature_section(found: Found) -> list[str]:
+    """How good the groups that do not differ look by windows, and by animals."""
+    splits = [each["window_split"] for each in found]
+    dealt, held = (np.array([split[key] for split in splits]) for key in ("random_windows", "whole_animals"))
+    config = SimulationConfig(**{**MICE, **KINDS[SIGNATURE]})
+    header = ["study", "windows at random", "whole animals, windows", f"{PROBE}: AUC over mice", "mice told apart by"]
     rows = [
-        [f"simulated, seed {seed}", str(scores[MODEL]["n"])]
-        + [f"{scores[predictor][measure]:.3f}" for measure in measures for predictor in PREDICTORS]
-        for seed, scores in studies.items()
+        [
+            f"study {seed}",
+            f"{each['window_split']['random_windows']:.2f}",
+            f"{each['window_split']['whole_animals']:.2f}",
+            score_cell(each["predictors"][PROBE]),
+            ", ".join(f"{row['balanced_accuracy']:.2f} (chance {row['chance']:.2f})" for row in each["identity"]),
+        ]
+        for seed, each in enumerate(found)
     ]
-    return markdown_table(header, rows)
+    return [
+        "## A signature of each mouse, and no difference between the groups (simulated)",
+        f"Simulated: {config.subjects_per_group} mice a group; firing rate, amplitude, noise, coupling and decay time "
+        f"differ between mice by a spread of {config.mouse_spread:g} of their logarithms, in both groups alike. The "
+        f"AUC of single windows, dealt out at random so that each mouse stands on both sides, is {with_error(dealt)}; "
+        f"with whole animals held out it is {with_error(held)}.",
+        "AUC over held-out mice: "
+        + "; ".join(f"{name} {with_error(values)}" for name, values in scores(found).items())
+        + ".",
+        markdown_table(header, rows),
+        "The last column: balanced accuracy of single windows at telling the mice of a group apart, for each group.",
+    ]
 
 
-def planted_means(predictor: str, studies: Sequence[dict[str, dict]]) -> str:
-    accuracy, auc = (np.mean(values_of(studies, predictor, measure)) for measure in ("accuracy", "roc_auc"))
-    mice = sum(values_of(studies, predictor, "n"))
-    return (
-        f"- Simulated, planted, {predictor}: subject accuracy {accuracy:.3f}, AUC {auc:.3f} (means over "
-        f"{len(studies)} studies with {mice} held-out mice in all)."
+def report(found: Mapping[str, Found], costs: str) -> str:
+    """The whole report, from what the studies of each kind gave."""
+    sections = [
+        planted_section("hyperactivity", found["hyperactivity"]),
+        planted_section("variability", found["variability"]),
+        planted_section("synchrony", found["synchrony"]),
+        neighbour_section(found["synchrony"], found[WITHHELD]),
+        signature_section(found[SIGNATURE]),
+    ]
+    about = (
+        f"Simulated mice only: {MICE['subjects_per_group']} a group unless said otherwise, {MICE['neurons']} neurons "
+        f"of each for {MICE['duration']:g} s. Every study is what `neurt crossval` makes of it: leave-pair-out, AUC "
+        f"over mice with its 95 % bootstrap interval, p from {PERMUTATIONS} random labellings. Errors of means are "
+        f"standard errors over studies of other mice. {costs}"
     )
-
-
-def report(planted: dict[int, dict], null: dict[int, dict], pretrained_on: str, cost: str) -> str:
-    parts = [
-        "# Planted groups (simulated)",
-        f"Simulated mice only: {FIELD['neurons']} neurons for {FIELD['duration']:g} s each. {pretrained_on} "
-        f"Whole run: {cost}.",
-        "## Simulated mice with a planted effect",
-        f"Simulated: {PLANTED['subjects_per_group']} mice a group; in the planted group "
-        f"{PLANTED['effect_share']:.0%} of the neurons fire {1 + PLANTED['effect_size']:g} times as fast. The whole "
-        "model is fine-tuned; held-out mice are scored.",
-        "\n".join(planted_means(predictor, list(planted.values())) for predictor in PREDICTORS),
-        study_table(planted, {"accuracy": "accuracy", "roc_auc": "AUC"}),
-        "## Simulated mice with nothing planted",
-        f"Simulated: {NULL['subjects_per_group']} mice a group, new ones for each seed; the encoder stays frozen; "
-        "half of the mice are held out and scored.",
-        "\n".join(null_verdict(name, values_of(null.values(), name, "roc_auc")) for name in PREDICTORS),
-        study_table(null, {"roc_auc": "AUC"}),
-    ]
-    return "\n\n".join(parts)
+    return "\n\n".join(["# Planted groups (simulated)", about, *sum(sections, [])])
 
 
 def main():
-    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--seeds", type=int, default=20, help="studies with nothing planted, at least 2")
-    parser.add_argument("--model", type=Path, help="folder of a pretrained model, instead of pretraining one")
-    parser.add_argument("--output", type=Path, help="also save the report to this file")
-    arguments = parser.parse_args()
-    if arguments.seeds < 2:
-        parser.error(f"expected at least 2 seeds, got {arguments.seeds}")
-    start, start_on_cores = time.monotonic(), time.process_time()
-    with tempfile.TemporaryDirectory() as folder:
-        folder = Path(folder)
-        model = arguments.model or pretrain(folder)
-        planted = {seed: planted_scores(folder, model, seed) for seed in range(PLANTED_STUDIES)}
-        null = {seed: null_scores(folder, model, seed) for seed in range(arguments.seeds)}
-    mice = 2 * PRETRAINING["subjects_per_group"]
-    pretrained_on = f"Pretrained on {mice} others." if arguments.model is None else f"Model: {arguments.model.name}."
-    minutes, on_cores = (time.monotonic() - start) / 60, (time.process_time() - start_on_cores) / 60
-    cost = (
-        f"{minutes:.1f} minutes, {on_cores:.1f} of processor time; torch.get_num_threads() = {torch.get_num_threads()}"
+    arguments = parse_arguments(__doc__, SEEDS)
+    studies = planted_studies(arguments.seeds, arguments.model)
+    measured = measure_all(
+        study_results,
+        sum(studies.values(), []),
+        jobs=arguments.jobs,
+        lines=arguments.output and arguments.output.with_suffix(".jsonl"),
     )
-    publish(report(planted, null, pretrained_on, cost), arguments.output)
+    found = {kind: [measured[study.name] for study in members] for kind, members in studies.items()}
+    publish(report(found, cost(measured)), arguments.output)
 
 
 if __name__ == "__main__":
