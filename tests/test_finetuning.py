@@ -128,6 +128,11 @@ def test_a_fold_that_was_made_is_not_made_again_and_another_labelling_is(data, t
         tuned.score_folds(data.cohort.with_targets(1 - data.cohort.targets), folds)
     with pytest.raises(InterruptedError):
         dataclasses.replace(tuned, recipe=Recipe()).score_folds(data.cohort, folds)
+    fewer = dataclasses.replace(OPTIONS, left_out=data.cohort.recording_ids[:1])
+    with pytest.raises(InterruptedError):
+        dataclasses.replace(tuned, source=dataclasses.replace(tuned.source, options=fewer)).score_folds(
+            data.cohort, folds
+        )
 
 
 def test_folds_in_processes_of_their_own_give_the_same_scores(data, source, tuned, tmp_path):
