@@ -16,6 +16,9 @@ from .cohort import CLASSIFICATION, Cohort, make_cohort
 from .permutations import MOST
 from .protocol import Scheme, default_scheme
 
+# Names of the two predictors that are NEuRT.
+PROBE, FINETUNED = "NEuRT, frozen", "NEuRT, fine-tuned"
+
 
 @dataclass(frozen=True)
 class StudyOptions:

@@ -36,14 +36,13 @@ from ..training.loop import fit
 from ..training.options import FinetuneOptions, TrainingOptions
 from ..writing_aside import file_aside
 from .cohort import REGRESSION, Cohort
-from .data import StudyData, StudyOptions, open_study_data
+from .data import FINETUNED, StudyData, StudyOptions, open_study_data
 from .folds import Fold
 from .learners import FoldScores
 from .protocol import Scheme, mean_over_folds
 from .provenance import manifest_digest, weights_digest
 from .temperature import fit_temperature
 
-FINETUNED = "NEuRT, fine-tuned"
 # Of the training animals of a fold, the share that chooses the epoch; none where a class has fewer than three.
 INNER_SHARE = 0.2
 FEWEST_TO_CHOOSE = 3

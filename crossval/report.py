@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 
 from ..markdown_text import code_block, escape_markdown, markdown_table
+from .data import PROBE
 from .figures import draw_calibration, draw_confounds, draw_roc, draw_subjects
 
 LEVEL_COLUMNS = {
@@ -74,7 +75,8 @@ def verdict(results: Mapping[str, Any]) -> str:
     unbeaten = [other for other, row in others if row["probe_is_better_by"] <= 0]
     unsure = [other for other, row in others if row["probe_is_better_by"] > 0 >= row["difference_interval"][0]]
     if unbeaten:
-        said += f" **{' and '.join(unbeaten)} did as well or better, without a neural network.**"
+        plain = "" if PROBE in unbeaten else ", without a neural network"
+        said += f" **{' and '.join(unbeaten)} did as well or better{plain}.**"
     elif unsure:
         said += f" It scores higher than {' and '.join(unsure)}, but the difference may be chance."
     else:

@@ -26,7 +26,7 @@ from ..writing_aside import folder_aside, require_new
 from .baseline_features import channel_features, columns_of_all, minirocket_features, windows_of_recordings
 from .cohort import REGRESSION
 from .confounds import confound_table
-from .data import StudyData, StudyOptions, open_study_data
+from .data import PROBE, StudyData, StudyOptions, open_study_data
 from .embeddings import WindowFeatures, embed_windows
 from .finetuning import Finetuned, StudySource, parse_recipe
 from .leaks import check_folds, identity_decoding, seen_in_pretraining, window_split_optimism
@@ -44,7 +44,6 @@ from .protocol import (
 from .provenance import provenance
 from .report import write_report
 
-PROBE = "NEuRT, frozen"
 CHANNEL_STATISTICS, MINIROCKET = "statistics of all channels, PCA and LDA", "MiniRocket"
 
 

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 from neurt.crossval import finetuning
 from neurt.crossval.cohort import Cohort
-from neurt.crossval.data import StudyOptions, open_study_data
+from neurt.crossval.data import PROBE, StudyOptions, open_study_data
 from neurt.crossval.finetuning import (
     RECIPES,
     BalancedWindows,
@@ -20,7 +20,6 @@ from neurt.crossval.finetuning import (
 )
 from neurt.crossval.folds import stratified_folds
 from neurt.crossval.protocol import Scheme
-from neurt.crossval.study import PROBE
 from neurt.training.options import TrainingOptions
 
 OPTIONS = StudyOptions("group", permutations=0, windows=6, finetune="default")

@@ -6,9 +6,9 @@ import shutil
 
 import numpy as np
 import pytest
-from neurt.crossval.data import StudyOptions
+from neurt.crossval.data import PROBE, StudyOptions
 from neurt.crossval.report import verdict, warnings
-from neurt.crossval.study import PROBE, crossval
+from neurt.crossval.study import crossval
 from neurt.distribution import REFERENCE_FILE, Reference
 
 OPTIONS = StudyOptions("group", permutations=5)
@@ -65,12 +65,14 @@ def test_the_same_study_gives_the_same_results(study, build, pretrained, tmp_pat
 def test_the_verdict_names_baselines_that_are_as_good():
     row = {"score": 0.8, "interval": [0.6, 0.9], "p_value": 0.01, "exact": True}
 
-    def said(better, low):
+    def said(better, low, name="plain"):
         baseline = {**row, "probe_is_better_by": better, "difference_interval": [low, 0.5]}
-        found = {"predictors": {"probe": row, "plain": baseline}, "score_name": "ROC-AUC", "simulated": False}
+        found = {"predictors": {"probe": row, name: baseline}, "score_name": "ROC-AUC", "simulated": False}
         return verdict({**found, "subjects": {"a": 0, "b": 1}})
 
-    assert "plain did as well or better" in said(0.0, -0.1) and "ROC-AUC 0.800 [0.600, 0.900]" in said(0.0, -0.1)
+    assert "plain did as well or better, without a neural network" in said(0.0, -0.1)
+    assert "frozen did as well or better.**" in said(-0.1, -0.2, PROBE)
+    assert "ROC-AUC 0.800 [0.600, 0.900]" in said(0.0, -0.1)
     assert "higher than plain, but the difference may be chance" in said(0.1, -0.1)
     assert "better than each baseline" in said(0.2, 0.1) and "p = 0.01 (exact)" in said(0.2, 0.1)
 
