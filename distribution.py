@@ -200,9 +200,9 @@ def measure_reference(
         errors = reconstruction_errors(model, each, processor, seed=seed, missing_neighbours=missing_neighbours)
         return errors[~np.isnan(errors)]
 
-    held_out = errors_of("test", MOST_RECORDINGS)
-    most = 0 if len(held_out) >= FEWEST_HELD_OUT else MOST_RECORDINGS - len(held_out)
-    trained_on = errors_of("train", most)
+    held_out, trained_on = errors_of("test", MOST_RECORDINGS), np.array([])
+    if len(held_out) < FEWEST_HELD_OUT:
+        trained_on = errors_of("train", MOST_RECORDINGS - len(held_out))
     errors = np.concatenate([held_out, trained_on])
     measured_on = {"held_out_recordings": len(held_out), "training_recordings": len(trained_on)}
     return Reference(errors, measured_on | {"simulated": data.simulated, "seed": seed}) if len(errors) else None

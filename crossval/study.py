@@ -98,7 +98,7 @@ def crossval(
 
     Raises:
         ValueError: If the build, the labels or the model cannot be used, animals are too few, one stands on both sides
-            of a fold, or the output exists.
+            of a fold, the model cannot tell which recordings to abstain on, or the output exists.
     """
     require_new(output, "an output folder")
     study = open_study(build, model, options)
