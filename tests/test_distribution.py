@@ -22,6 +22,7 @@ from neurt.distribution import (
     reconstruction_errors,
 )
 from neurt.evaluation import linear_interpolation
+from neurt.loading import shipped_model
 from neurt.train import SplitOptions
 from neurt.training.data import open_data
 from torch import nn
@@ -249,3 +250,9 @@ def test_nothing_is_compared_without_a_reference_or_a_decoder(with_reference, cl
     assert found.to_dict() == {"not_measured": f"no {REFERENCE_FILE} lies beside the model's weights"}
     without = compare_with_pretraining(classifier, [white(0)], PROCESSOR)
     assert without.to_dict() == {"not_measured": "the model has no decoder to reconstruct with"}
+
+
+def test_the_shipped_weights_come_with_errors_of_recordings_that_they_never_saw():
+    found = load_reference(shipped_model())
+    assert found.measured_on == {"held_out_recordings": 100, "training_recordings": 0, "simulated": True, "seed": 1}
+    assert len(found.errors) == 100 and np.median(found.errors) < 0.9
