@@ -5,14 +5,11 @@ recording sets the scale, and the frames to be forecast lie in the rest.
 """
 
 import dataclasses
-from collections.abc import Iterable, Sequence
-from typing import Any
-
-from torch.utils.data import ConcatDataset
+from collections.abc import Sequence
 
 from .dataset_scripts.recording import Recording
-from .dataset_scripts.windows import NoWindows, RecordingWindows, cut_windows, no_windows
-from .masking import forecast_mask
+from .dataset_scripts.windows import NoWindows, RecordingWindows, cut_windows
+from .masking import FORECAST_SECONDS, forecast_mask
 from .processing_neurt import MIN_FRAMES, NeurtProcessor
 
 PAST_SHARE = 0.8
@@ -24,7 +21,11 @@ def past_frames(num_frames: int) -> int:
 
 
 def forecast_bounds(
-    num_frames: int, segment_starts: Sequence[int], length: int, sampling_rate: float, seconds: float
+    num_frames: int,
+    segment_starts: Sequence[int],
+    length: int,
+    sampling_rate: float,
+    seconds: float = FORECAST_SECONDS,
 ) -> list[tuple[int, int]]:
     """First frame and end of windows whose hidden last frames lie behind the past that sets the scale.
 
@@ -54,63 +55,19 @@ def forecast_bounds(
     return sorted(bounds)
 
 
-def cut_forecast_windows(
-    recording: Recording, processor: NeurtProcessor, *, seconds: float = 1.0, missing_neighbours: str = "error"
-) -> RecordingWindows:
+def cut_forecast_windows(recording: Recording, processor: NeurtProcessor, **options) -> RecordingWindows:
     """As `cut_windows`, but scaled by the past, and with the windows of `forecast_bounds`.
 
     Raises:
         NoWindows: If the recording gives none.
     """
     past = past_frames(recording.num_frames)
-    windows = cut_windows(recording, processor, missing_neighbours=missing_neighbours, scale_frames=past)
+    windows = cut_windows(recording, processor, **options, scale_frames=past)
     bounds = forecast_bounds(
-        recording.num_frames, recording.segment_starts, processor.window_length, recording.sampling_rate, seconds
+        recording.num_frames, recording.segment_starts, processor.window_length, recording.sampling_rate
     )
     if not bounds:
-        raise NoWindows(f"no segment has {seconds:g} s to forecast behind the first {PAST_SHARE:.0%} of the recording")
+        raise NoWindows(
+            f"no segment has {FORECAST_SECONDS:g} s to forecast behind the first {PAST_SHARE:.0%} of the recording"
+        )
     return dataclasses.replace(windows, bounds=bounds)
-
-
-class ForecastWindows(ConcatDataset):
-    """Windows of some recordings for the mask task "forecast".
-
-    Args:
-        recordings: Recordings; one that gives no windows is named in `skipped`.
-        processor: Cuts the windows.
-        seconds: What the masks will hide; see `forecast_mask`.
-        missing_neighbours: As in `WindowDataset`.
-
-    Attributes:
-        skipped: Why, for each recording that was left out.
-        subject_ids: The animals, sorted, each once.
-
-    Raises:
-        ValueError: If no recording gives a window.
-    """
-
-    def __init__(
-        self,
-        recordings: Iterable[Recording],
-        processor: NeurtProcessor,
-        *,
-        seconds: float = 1.0,
-        missing_neighbours: str = "error",
-    ):
-        self.skipped: dict[str, str] = {}
-        parts = []
-        for recording in recordings:
-            try:
-                parts.append(
-                    cut_forecast_windows(recording, processor, seconds=seconds, missing_neighbours=missing_neighbours)
-                )
-            except NoWindows as reason:
-                self.skipped[recording.recording_id] = str(reason)
-        if not parts:
-            raise no_windows(self.skipped)
-        self.subject_ids = sorted({part.shared["subject_id"] for part in parts})
-        super().__init__(parts)
-
-    def __getitem__(self, index: int) -> dict[str, Any]:
-        """One window as `RecordingWindows` gives it, with its index."""
-        return {**super().__getitem__(index), "window_index": index}

@@ -32,7 +32,7 @@ from .evaluation import (
     evaluate_classification,
     evaluate_reconstruction,
 )
-from .forecasting import ForecastWindows
+from .forecasting import cut_forecast_windows
 from .loading import load_config, load_processor, load_quietly
 from .masking import HIDDEN_CHANNELS, MASK_TASKS, MaskedSignalCollator, collate_windows, model_inputs
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
@@ -231,11 +231,12 @@ def _check_task(task: str, is_masked: bool, missing_neighbours: str):
 
 def _windows_and_baselines(
     recordings: Sequence[Recording], processor: NeurtProcessor, task: str, missing_neighbours: str
-) -> tuple[WindowDataset | ForecastWindows, Mapping[str, Baseline]]:
+) -> tuple[WindowDataset, Mapping[str, Baseline]]:
     """The windows that a task is scored on, and its baselines."""
+    options = {"missing_neighbours": missing_neighbours}
     if task == "forecast":
-        return ForecastWindows(recordings, processor, missing_neighbours=missing_neighbours), FORECAST_BASELINES
-    dataset = WindowDataset(recordings, processor, missing_neighbours=missing_neighbours)
+        return WindowDataset(recordings, processor, cut=cut_forecast_windows, **options), FORECAST_BASELINES
+    dataset = WindowDataset(recordings, processor, **options)
     return dataset, whole_channel_baselines(dataset, task) if task in HIDDEN_CHANNELS else BASELINES
 
 

@@ -76,7 +76,10 @@ def channel_mask(num_frames: int, num_channels: int, task: str) -> np.ndarray:
     return hidden
 
 
-def forecast_mask(num_frames: int, sampling_rate: float, seconds: float = 1.0) -> np.ndarray:
+FORECAST_SECONDS = 1.0
+
+
+def forecast_mask(num_frames: int, sampling_rate: float, seconds: float = FORECAST_SECONDS) -> np.ndarray:
     """Hide the last seconds of a window, in all channels; at least one frame, at most half of them.
 
     Args:

@@ -24,9 +24,9 @@ import torch
 from measurement import limit_threads, machine, markdown_table, publish
 from neurt.configuration_neurt import NeurtConfig
 from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
-from neurt.dataset_scripts.windows import WindowDataset
+from neurt.dataset_scripts.windows import WindowDataset, cut_windows
 from neurt.evaluation import linear_interpolation, shown_values
-from neurt.forecasting import ForecastWindows
+from neurt.forecasting import cut_forecast_windows
 from neurt.masking import MASK_TASKS, MaskedSignalCollator, model_inputs
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
@@ -122,9 +122,11 @@ def real_batches(seed: int, tasks: dict[str, float]) -> dict[str, list[dict[str,
         recordings = read()
         some = evenly_spaced(len(recordings), RECORDINGS_PER_SET)
         has_positions = recordings[0].centroids is not None
-        windows = ForecastWindows if "forecast" in tasks else WindowDataset
-        dataset = windows(
-            [recordings[i] for i in some], NeurtProcessor(), missing_neighbours="error" if has_positions else "mask"
+        dataset = WindowDataset(
+            [recordings[i] for i in some],
+            NeurtProcessor(),
+            missing_neighbours="error" if has_positions else "mask",
+            cut=cut_forecast_windows if "forecast" in tasks else cut_windows,
         )
         rows = evenly_spaced(len(dataset), WINDOWS_PER_SET)
         collate = MaskedSignalCollator(seed, tasks=tasks)

@@ -4,7 +4,7 @@
 """
 
 import dataclasses
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -151,6 +151,7 @@ class WindowDataset(Dataset):
         label2id: Class id of each value of `label`, for classification.
         label: Name of the label, one of those in `Recording.labels`.
         missing_neighbours: "error" skips recordings without positions, "mask" marks their neighbour channels absent.
+        cut: What gives the windows of a recording: `cut_windows`, or the like.
 
     Attributes:
         skipped: Why, for each recording that was left out.
@@ -169,6 +170,7 @@ class WindowDataset(Dataset):
         label: str | None = None,
         label2id: Mapping[str, int] | None = None,
         missing_neighbours: str = "error",
+        cut: Callable[..., RecordingWindows] = cut_windows,
     ):
         self.label, self.label2id = label, label2id
         self.epoch = 0
@@ -179,7 +181,7 @@ class WindowDataset(Dataset):
         options = {"label": label, "label2id": label2id, "missing_neighbours": missing_neighbours}
         for recording in recordings:
             try:
-                self._add(cut_windows(recording, processor, **options))
+                self._add(cut(recording, processor, **options))
             except NoWindows as reason:
                 self.skipped[recording.recording_id] = str(reason)
         if not self._recordings:

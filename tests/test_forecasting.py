@@ -5,8 +5,9 @@ import dataclasses
 import numpy as np
 import pytest
 from neurt import NeurtProcessor
+from neurt.dataset_scripts.windows import WindowDataset
 from neurt.evaluation import FORECAST_BASELINES
-from neurt.forecasting import ForecastWindows, cut_forecast_windows, forecast_bounds
+from neurt.forecasting import cut_forecast_windows, forecast_bounds
 from neurt.masking import MaskedSignalCollator
 from small_builds import recording
 
@@ -27,13 +28,17 @@ def test_forecast_windows_end_where_they_should(frames, starts, rate, seconds, e
     assert forecast_bounds(frames, starts, 40, rate, seconds) == expected
 
 
+def forecast_windows(*recordings):
+    return WindowDataset(recordings, NeurtProcessor(window_length=40), cut=cut_forecast_windows)
+
+
 def test_the_future_changes_no_visible_value():
-    field = recording(0, frames=200)
+    field = recording(0, frames=200, sampling_rate=10.0)
     changed = field.traces.copy()
     changed[:, 160:] = 1e3 * np.random.default_rng(0).normal(size=(12, 40))
     processor = NeurtProcessor(window_length=40)
-    before = cut_forecast_windows(field, processor, seconds=2.0)
-    after = cut_forecast_windows(dataclasses.replace(field, traces=changed), processor, seconds=2.0)
+    before = cut_forecast_windows(field, processor)
+    after = cut_forecast_windows(dataclasses.replace(field, traces=changed), processor)
     assert [end - 10 for _, end in before.bounds] == [160, 170, 180, 190]
     first, end = before.bounds[0]
     np.testing.assert_array_equal(after.channels[:, first : end - 10], before.channels[:, first : end - 10])
@@ -42,7 +47,7 @@ def test_the_future_changes_no_visible_value():
 
 def test_batches_of_the_collator_hide_nothing_of_the_past():
     recordings = [recording(0, frames=200), recording(1, frames=300), recording(2, frames=35, sampling_rate=10.0)]
-    dataset = ForecastWindows(recordings, NeurtProcessor(window_length=40), seconds=1.0)
+    dataset = forecast_windows(*recordings)
     assert dataset.subject_ids == ["m0", "m1"] and list(dataset.skipped) == ["r2"]
     assert [dataset[i]["window_index"] for i in range(len(dataset))] == list(range(len(dataset)))
     batch = MaskedSignalCollator(tasks={"forecast": 1})([dataset[i] for i in range(len(dataset))])
@@ -54,15 +59,15 @@ def test_batches_of_the_collator_hide_nothing_of_the_past():
 
 def test_recordings_that_leave_nothing_to_forecast_are_named():
     with pytest.raises(ValueError, match="r2: no segment has 1 s to forecast behind the first 80% of the recording"):
-        ForecastWindows([recording(2, frames=35, sampling_rate=10.0)], NeurtProcessor(window_length=40))
+        forecast_windows(recording(2, frames=35, sampling_rate=10.0))
     quiet = recording(0, frames=200)
     quiet.traces[:, :160] = 1
     with pytest.raises(ValueError, match="r0: .*finite, varying traces, got 0"):
-        ForecastWindows([quiet], NeurtProcessor(window_length=40))
+        forecast_windows(quiet)
 
 
 def test_copy_last_repeats_the_last_visible_value():
-    dataset = ForecastWindows([recording(0, frames=200)], NeurtProcessor(window_length=40))
+    dataset = forecast_windows(recording(0, frames=200))
     batch = MaskedSignalCollator(tasks={"forecast": 1})([dataset[i] for i in range(5)])
     values = batch["input_values"].numpy()
     filled = FORECAST_BASELINES["copy-last"](batch)
