@@ -87,7 +87,7 @@ def check_unseen(seen: Sequence[str]) -> None:
 def measure_all(
     measure: Measure, studies: Sequence[SimulatedStudy], *, jobs: int = 1, lines: Path | None = None
 ) -> dict[str, dict[str, Any]]:
-    """What each study gives, by its name, in the order of the studies.
+    """What each study gives, by its name.
 
     Args:
         measure: A function of a module, so that other processes find it.
@@ -109,7 +109,7 @@ def measure_all(
             with lines.open("a", encoding="utf-8") as file:
                 file.write(line + "\n")
         print(f"{study.name} ({len(found)} of {len(studies)}): {result['seconds']:.0f} s", flush=True)
-    return {study.name: found[study.name] for study in studies}
+    return found
 
 
 def fingerprint(study: SimulatedStudy) -> str:

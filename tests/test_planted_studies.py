@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 import sys
 from pathlib import Path
 
@@ -138,10 +139,8 @@ def test_numbers_of_other_settings_or_another_model_are_not_taken_over(study, tm
     for each in changed:
         with pytest.raises(ValueError, match=r"in .*lines.jsonl, got a with others; remove the file"):
             measure_all(lambda each: {}, [each], lines=lines)
-    model.rename(tmp_path / "elsewhere")
-    moved = dataclasses.replace(study("a", 0), model=tmp_path / "elsewhere")
-    assert list(measure_all(None, [moved], lines=lines)) == ["a"]
-    moved.model.rename(model)
+    copied = dataclasses.replace(study("a", 0), model=shutil.copytree(model, tmp_path / "elsewhere"))
+    assert list(measure_all(None, [copied], lines=lines)) == ["a"]
 
 
 def test_two_processes_find_what_one_does(study):
