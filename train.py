@@ -21,13 +21,11 @@ everywhere. Interrupted, the same command with --resume goes on, on as many proc
 memory: --cache FOLDER, on a local disk of each machine.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
-import numpy as np
-import torch
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -42,12 +40,11 @@ from .masking import MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
 from .processing_neurt import NeurtProcessor
 from .release import Release
-from .training.batches import inputs_and_labels, num_scored
 from .training.checkpoints import last_checkpoint
 from .training.data import TrainingData, describe_training, open_data
 from .training.loop import fit
-from .training.non_finite_losses import not_finite, windows_to_blame
 from .training.options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
+from .training.validation import mean_loss
 
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
 EMBEDDINGS_FACTOR = 0.512
@@ -286,31 +283,8 @@ def _remember_subjects(model: PreTrainedModel, data: TrainingData) -> list[str]:
 
 def _validation(data: TrainingData, collate: Callable) -> Callable[[PreTrainedModel], float] | None:
     """The mean loss over a fixed sample of the validation windows, as a function of the model."""
-    if "validation" not in data.datasets:
-        return None
     # Their epoch stays 0, so that they are hidden in the same way each time.
-    loader = DataLoader(data.sample("validation", VALIDATION_WINDOWS), EVALUATION_BATCH, collate_fn=collate)
-
-    def validate(model: PreTrainedModel) -> float:
-        model.eval()
-        with torch.inference_mode():
-            losses, counts = zip(*(_loss_and_count(model, batch) for batch in loader), strict=True)
-        model.train()
-        return float(np.average(losses, weights=counts))
-
-    return validate
-
-
-def _loss_and_count(model: PreTrainedModel, batch: Mapping[str, Any]) -> tuple[float, int]:
-    """The loss of a validation batch, and how many values or windows it is the mean of."""
-
-    def loss_of(windows: Mapping[str, Any]) -> torch.Tensor:
-        return model(**inputs_and_labels(windows, model.device)).loss
-
-    loss, scored = float(loss_of(batch)), num_scored(batch)
-    if not np.isfinite(loss):
-        raise not_finite("validation", loss, model, windows_to_blame(batch, loss_of))
-    return loss, len(batch["labels"]) if scored is None else int(scored)
+    return mean_loss(data.sample("validation", VALIDATION_WINDOWS), collate) if "validation" in data.datasets else None
 
 
 if __name__ == "__main__":

@@ -45,9 +45,6 @@ FLAGS = {
         int | None,
         _in_training(help="Epochs without a lower validation loss after which to stop.", show_default="go on"),
     ],
-    "ema_decay": Annotated[
-        float, _in_training(help="What an average of the weights keeps of itself per step, like 0.999; 0: no average.")
-    ],
     "compile": Annotated[bool, _in_training("--compile", help="Compile the model with torch.compile.")],
     "log_with": Annotated[
         list[str],

@@ -16,7 +16,7 @@ import hashlib
 import json
 import os
 import shutil
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from multiprocessing import get_context
 from pathlib import Path
@@ -31,9 +31,9 @@ from ..loading import load_quietly
 from ..masking import collate_windows, model_inputs
 from ..modeling_neurt import NeurtForSequenceClassification
 from ..train import parameter_groups
-from ..training.batches import inputs_and_labels
 from ..training.loop import fit
 from ..training.options import FinetuneOptions, TrainingOptions
+from ..training.validation import mean_loss
 from ..writing_aside import file_aside
 from .cohort import REGRESSION, Cohort
 from .data import FINETUNED, StudyData, StudyOptions, open_study_data
@@ -243,7 +243,7 @@ def finetune_fold(
     options = dataclasses.replace(
         recipe.training, seed=seed, patience=recipe.training.patience if len(aside) else None
     )
-    validate = _mean_loss(_balanced(data, scaled, aside, seed)) if len(aside) else None
+    validate = mean_loss(_balanced(data, scaled, aside, seed), collate_windows) if len(aside) else None
     groups = parameter_groups(classifier, recipe, options.learning_rate)
     fit(classifier, groups, train, collate_windows, options, folder, validate, resume=True)
     rows = _rows_of(data, cohort, fold.test)
@@ -289,22 +289,6 @@ def _classifier(model: str | Path, cohort: Cohort, seed: int) -> NeurtForSequenc
     return load_quietly(
         NeurtForSequenceClassification, model, new_head=True, num_labels=num_labels, problem_type=cohort.problem_type
     )
-
-
-def _mean_loss(windows: Dataset) -> Callable[[PreTrainedModel], float]:
-    """The mean loss of windows, the same ones each time, as a function of the model."""
-    loader = DataLoader(windows, BATCH_SIZE, collate_fn=collate_windows)
-
-    def validate(model: PreTrainedModel) -> float:
-        model.eval()
-        with torch.inference_mode():
-            losses = [
-                float(model(**inputs_and_labels(batch, model.device)).loss) * len(batch["labels"]) for batch in loader
-            ]
-        model.train()
-        return sum(losses) / len(windows)
-
-    return validate
 
 
 def _logits(model: PreTrainedModel, data: StudyData, rows: np.ndarray) -> np.ndarray:

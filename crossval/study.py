@@ -101,13 +101,14 @@ def crossval(
             of a fold, the model cannot tell which recordings to abstain on, or the output exists.
     """
     require_new(output, "an output folder")
+    recipe = None if options.finetune is None else parse_recipe(options.finetune)
     study = open_study(build, model, options)
     options, folds = study.options, study.scheme.make(study.cohort)
     check_folds(study.recordings, study.cohort, folds)
     chosen = predictors(study)
-    if options.finetune is not None:
+    if recipe is not None:
         kept, source = output.with_name(f"{output.name}.folds"), StudySource(build, model, options)
-        chosen.insert(0, Finetuned(study, source, parse_recipe(options.finetune), kept, jobs))
+        chosen.insert(0, Finetuned(study, source, recipe, kept, jobs))
     held = {predictor.name: _cross_validate(study, predictor) for predictor in chosen}
     first = held[chosen[0].name]
     results = {

@@ -227,6 +227,7 @@ def test_nothing_is_compared_without_errors_of_the_pretraining(neurt, build, pre
         (["--label", "group", "--folds", "many"], "expected folds as leave-pair-out, leave-one-out or a number"),
         (["--label", "group", "--regression"], "expected numbers as group"),
         (["--label", "group", "--model", "nowhere"], "expected the folder of a model"),
+        (["--label", "group", "--finetune", "mine"], "expected a recipe among default, original, got 'mine'"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_in_one_line_and_nothing_is_left(

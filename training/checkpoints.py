@@ -15,7 +15,6 @@ from transformers import PreTrainedModel
 
 from ..loading import load_quietly, save_quietly
 from ..writing_aside import folder_aside
-from .weight_average import WeightAverage
 
 LOGS = "logs"  # what trackers write beside the checkpoints
 
@@ -56,7 +55,6 @@ class Checkpoints:
         run: What makes the run what it is, ready for JSON; it goes on only with the same.
         progress: Saved and loaded.
         scheduler: Saved and loaded; not by Accelerate, which would read it back from a pickle.
-        average: Saved and loaded, if there is one.
     """
 
     accelerator: Accelerator
@@ -64,7 +62,6 @@ class Checkpoints:
     run: Mapping[str, Any]
     progress: Progress
     scheduler: LRScheduler
-    average: WeightAverage | None = None
 
     def save(self):
         """Write a checkpoint, then remove everything but it and the best weights that it refers to."""
@@ -88,8 +85,6 @@ class Checkpoints:
         states = {"progress": asdict(self.progress), "scheduler": self.scheduler.state_dict()}
         (aside / "settings.json").write_text(json.dumps(self.run, indent=1))
         (aside / "states.json").write_text(json.dumps(states))
-        if self.average is not None:
-            self.average.save(aside)
 
     def resume(self):
         """Load the last checkpoint, if there is one.
@@ -105,8 +100,6 @@ class Checkpoints:
         states = json.loads((checkpoint / "states.json").read_text())
         self.scheduler.load_state_dict(states["scheduler"])
         vars(self.progress).update(states["progress"])
-        if self.average is not None:
-            self.average.load(checkpoint)
 
     def _check_run(self, saved: Mapping[str, Any]):
         saved, asked = _leaves(saved), _leaves(json.loads(json.dumps(self.run)))

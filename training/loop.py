@@ -26,7 +26,6 @@ from .checkpoints import LOGS, Checkpoints, Progress
 from .fitting_memory import fitting_pieces
 from .non_finite_losses import not_finite, windows_to_blame
 from .options import TrainingOptions
-from .weight_average import WeightAverage
 
 
 @dataclass
@@ -41,7 +40,6 @@ class Run:
         forward: Calls it; compiled, if asked to.
         optimizer: As Accelerate prepared it.
         scheduler: Of the learning rate.
-        average: Of the weights, if there is one.
         num_pieces: Pieces a process cuts its share of a batch into.
     """
 
@@ -52,13 +50,7 @@ class Run:
     forward: Callable
     optimizer: AcceleratedOptimizer
     scheduler: LRScheduler
-    average: WeightAverage | None
     num_pieces: int
-
-    @property
-    def result(self) -> PreTrainedModel:
-        """The model that is validated and kept."""
-        return self.model if self.average is None else self.average.model
 
 
 def fit(
@@ -101,7 +93,7 @@ def fit(
     run.num_pieces = _pieces_for_memory(run, next(iter(load_batches(dataset, collate, options, accelerator))))
     identity = {"training": asdict(options), "training windows": len(dataset), **(settings or {})}
     progress = Progress()
-    checkpoints = Checkpoints(accelerator, folder, identity, progress, run.scheduler, run.average)
+    checkpoints = Checkpoints(accelerator, folder, identity, progress, run.scheduler)
     set_seed(options.seed)
     if resume:
         checkpoints.resume()
@@ -168,12 +160,11 @@ def _prepare(
     groups = [part for group in parameter_groups for part in _decayed_apart(group)]
     optimizer = torch.optim.AdamW(groups, lr=options.learning_rate, weight_decay=options.weight_decay)
     scheduler = get_scheduler(options.schedule, optimizer, int(options.warmup_fraction * total_steps), total_steps)
-    average = WeightAverage(model, options.ema_decay, accelerator.device) if options.ema_decay else None
     prepared, optimizer = accelerator.prepare(model, optimizer)
     # Beside the model, not in it, so that the names of its weights stay as they are.
     forward = torch.compile(prepared) if options.compile else prepared
     pieces = options.accumulation_steps
-    return Run(accelerator, options, model, prepared, forward, optimizer, scheduler, average, pieces)
+    return Run(accelerator, options, model, prepared, forward, optimizer, scheduler, pieces)
 
 
 def _decayed_apart(group: dict) -> list[dict]:
@@ -228,8 +219,6 @@ def _step(run: Run, batch: Mapping[str, Any]) -> float:
     run.optimizer.step()
     run.optimizer.zero_grad()
     run.scheduler.step()
-    if run.average is not None:
-        run.average.update(run.model)
     return loss
 
 
@@ -257,7 +246,7 @@ def _end_epoch(run: Run, checkpoints: Checkpoints, entry: dict[str, float], vali
     if validate is not None:
         entry["validation_loss"] = _validate(run, validate)
         run.accelerator.log({"validation_loss": entry["validation_loss"]}, progress.step)
-        checkpoints.keep_if_best(run.result, entry["validation_loss"])
+        checkpoints.keep_if_best(run.model, entry["validation_loss"])
     progress.epoch_loss = 0.0
     progress.log.append(entry)
     checkpoints.save()
@@ -265,10 +254,10 @@ def _end_epoch(run: Run, checkpoints: Checkpoints, entry: dict[str, float], vali
 
 def _validate(run: Run, validate: Callable) -> float:
     # The mean over processes, for they must agree on whether it is the lowest.
-    loss = torch.tensor(validate(run.result), device=run.accelerator.device, dtype=torch.float32)
+    loss = torch.tensor(validate(run.model), device=run.accelerator.device, dtype=torch.float32)
     loss = float(run.accelerator.reduce(loss, reduction="mean"))
     if not math.isfinite(loss):
-        raise not_finite("validation", loss, run.result, ())
+        raise not_finite("validation", loss, run.model, ())
     return loss
 
 
@@ -277,8 +266,6 @@ def _finish(run: Run, checkpoints: Checkpoints, validated: bool):
     run.accelerator.unwrap_model(run.prepared, keep_fp32_wrapper=False)
     if validated:
         checkpoints.load_best(run.model)
-    elif run.average is not None:
-        run.model.load_state_dict(run.average.model.state_dict())
     run.model.eval()
     for tracker in run.accelerator.trackers:
         # Not `end_training`, which ends the processes' acquaintance as well: they have tests to wait for.

@@ -29,8 +29,6 @@ class TrainingOptions:
         mixed_precision: "no", "bf16" or "fp16".
         patience: Epochs without a lower validation loss after which training stops; None goes on to the last. The
             schedule is that of all `epochs`.
-        ema_decay: What the average of the weights keeps of itself in each step, for example 0.999; validated and
-            released in place of the weights. 0 for no average.
         compile: Whether to compile the model with `torch.compile`.
         log_with: Trackers to log to, as Accelerate calls them, for example ("tensorboard",).
         checkpoint_every: Steps between checkpoints, from which an interrupted run goes on.
@@ -51,7 +49,6 @@ class TrainingOptions:
     accumulation_steps: int = 1
     mixed_precision: str = "no"
     patience: int | None = None
-    ema_decay: float = 0.0
     compile: bool = False
     log_with: Sequence[str] = ()
     checkpoint_every: int = 500
@@ -66,7 +63,6 @@ class TrainingOptions:
         for name in ("weight_decay", "num_workers", "seed"):
             self._check(name, 0 <= getattr(self, name) < math.inf, "at least 0")
         self._check("warmup_fraction", 0 <= self.warmup_fraction <= 1, "from 0 to 1")
-        self._check("ema_decay", 0 <= self.ema_decay < 1, "from 0 to below 1")
         self._check("patience", self.patience is None or self.patience >= 1, "at least 1")
         self._check("schedule", self.schedule in SCHEDULES, f"among {', '.join(SCHEDULES)}")
         self._check("mixed_precision", self.mixed_precision in PRECISIONS, f"among {', '.join(PRECISIONS)}")
