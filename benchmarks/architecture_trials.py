@@ -13,6 +13,7 @@ MtM has (Zhang et al. 2024, arXiv 2407.14668), and an exponential average of the
 
 import argparse
 import dataclasses
+import json
 import math
 import time
 from collections.abc import Sequence
@@ -204,26 +205,31 @@ def summary_row(name: str, result: dict[str, Any]) -> list[str]:
     return [name, f"{mean:.3f}", *own, *tasks, f"{result['milliseconds']:.0f}"]
 
 
+def trials_table(found: dict[str, Any]) -> str:
+    """A row for each variant, from what `main` saves."""
+    header = ["variant", "all sets", *SETS, *OTHER_TASKS, "ms a step"]
+    return markdown_table(header, [summary_row(name, result) for name, result in found["variants"].items()])
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--steps", type=int, default=400)
     parser.add_argument("--seed", type=int, default=0)
-    parser.add_argument("--output", type=Path)
+    parser.add_argument("--output", type=Path, help="Markdown file to save, with a .json file beside it")
     arguments = parser.parse_args()
     limit_threads()
-    found = {}
+    found = {"steps": arguments.steps, "seed": arguments.seed, "machine": machine(), "variants": {}}
     batches = training_batches(arguments.steps, arguments.seed, MIXTURE)
     real = {task: real_batches(arguments.seed, {task: 1}) for task in ("span", *OTHER_TASKS)}
     for name, variant in variants().items():
         model, seconds = train(variant, batches, arguments.seed)
-        found[name] = {"scores": scores(model, real), "milliseconds": 1000 * seconds / len(batches)}
-        print(" | ".join(summary_row(name, found[name])), flush=True)
-    header = ["variant", "all sets", *SETS, *OTHER_TASKS, "ms a step"]
-    table = markdown_table(header, [summary_row(name, result) for name, result in found.items()])
-    publish(
-        f"{arguments.steps} steps of {BATCH_SIZE} windows, seed {arguments.seed}.\n{machine()}.\n\n{table}",
-        arguments.output,
-    )
+        result = {"scores": scores(model, real), "milliseconds": 1000 * seconds / len(batches)}
+        found["variants"][name] = result
+        print(" | ".join(summary_row(name, result)), flush=True)
+    said = f"{arguments.steps} steps of {BATCH_SIZE} windows, seed {arguments.seed}.\n{machine()}."
+    publish(f"{said}\n\n{trials_table(found)}", arguments.output)
+    if arguments.output:
+        arguments.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -101,6 +101,7 @@ def save_figure(cells: Sequence[Cell], path: Path):
         draw(column, [cell for cell in cells if cell.words == words])
         column[0].set_title(f"training in {words}")
         column[1].set_xlabel("window length (frames)")
+    panels[1, 0].set_ylim(bottom=0)  # only now, for it fixes the top as well
     panels[0, 0].set_ylabel("windows/s")
     panels[1, 0].set_ylabel("frames/s")
     panels[0, 0].legend(title="windows in a batch", fontsize="small")
@@ -123,4 +124,3 @@ def draw(column: Sequence, cells: Sequence[Cell]):
     column[0].yaxis.set_major_formatter(StrMethodFormatter("{x:g}"))
     column[0].yaxis.set_minor_locator(NullLocator())
     column[0].set_xticks(frames, map(str, frames))
-    column[1].set_ylim(bottom=0)

@@ -46,12 +46,12 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
     assert [line.split()[1] for line in pipeline] == [
         "inspect",
         "import",
-        "pretrain",
-        "finetune",
-        "evaluate",
         "crossval",
         "embed",
         "reconstruct",
+        "pretrain",
+        "finetune",
+        "evaluate",
     ]
     for line in pipeline:
         app(shlex.split(line)[1:], standalone_mode=False)
