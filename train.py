@@ -21,7 +21,7 @@ everywhere. Interrupted, the same command with --resume goes on, on as many proc
 memory: --cache FOLDER, on a local disk of each machine.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -36,14 +36,14 @@ from .dataset_scripts.parquet_build import read_build
 from .distribution import load_reference, measure_reference
 from .evaluation import ClassificationScores, evaluate_classification, evaluate_reconstruction, reconstruction_examples
 from .loading import load_processor, load_quietly, read_config
-from .masking import MaskedSignalCollator, collate_windows
+from .masking import PRETRAINING_TASKS, MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
 from .processing_neurt import NeurtProcessor
 from .release import Release
 from .training.checkpoints import last_checkpoint
 from .training.data import TrainingData, describe_training, open_data
 from .training.loop import fit
-from .training.options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
+from .training.options import FinetuneOptions, SplitOptions, TrainingOptions
 from .training.validation import mean_loss
 
 # Factor on the embeddings' learning rate where layers decay; the original's (0.8³, while its layers follow 0.9ᵏ).
@@ -58,7 +58,7 @@ def pretrain(
     *,
     model: NeurtForMaskedSignalModeling | None = None,
     processor: NeurtProcessor | None = None,
-    pretraining: PretrainOptions | None = None,
+    tasks: Mapping[str, float] = PRETRAINING_TASKS,
     split: SplitOptions | None = None,
     options: TrainingOptions | None = None,
     missing_neighbours: str = "error",
@@ -73,7 +73,7 @@ def pretrain(
         output: Folder of the model; must not hold one unless `resume`.
         model: What to train; by default a new one, see `pretraining_model`. Its configuration is told the animals.
         processor: Cuts the windows.
-        pretraining: What is hidden.
+        tasks: Weight of each task by which windows are hidden in training and validation; see `MaskedSignalCollator`.
         split: Who trains and who is tested; by default a tenth of the training animals chooses the checkpoint.
         options: How to train.
         missing_neighbours: "mask" to train on recordings without positions as well.
@@ -85,20 +85,19 @@ def pretrain(
         The results, as written to `results.json`.
 
     Raises:
-        ValueError: If the build, the split or the output folder cannot be used.
+        ValueError: If the tasks, the build, the split or the output folder cannot be used.
     """
-    options, pretraining = options or TrainingOptions(), pretraining or PretrainOptions()
-    processor = processor or NeurtProcessor()
+    options, processor = options or TrainingOptions(), processor or NeurtProcessor()
     model = model or pretraining_model(window_length=processor.window_length, seed=options.seed)
+    rate = model.config.default_sampling_rate
+    collate = MaskedSignalCollator(options.seed, tasks=tasks, default_sampling_rate=rate)
     _check_output(output, resume)
     _check_window(model, processor)
     split = split or SplitOptions(validation_fraction=0.1)
     data = open_data(build, processor, split, seed=options.seed, missing_neighbours=missing_neighbours, cache=cache)
     seen = _remember_subjects(model, data)
     settings = {"split": asdict(data.options), "training": asdict(options), "missing_neighbours": missing_neighbours}
-    settings["pretraining"] = asdict(pretraining)
-    rate = model.config.default_sampling_rate
-    collate = MaskedSignalCollator(options.seed, tasks=pretraining.tasks, default_sampling_rate=rate)
+    settings["pretraining"] = {"tasks": dict(tasks)}
     groups = [{"params": list(model.parameters())}]
     validate, identity = _validation(data, collate), _identity(data, settings, processor, model)
     train, folder = data.datasets["train"], output / "training"

@@ -7,7 +7,8 @@ from typing import Annotated, Any
 
 import typer
 
-from ..training.options import FinetuneOptions, PretrainOptions, SplitOptions, TrainingOptions
+from ..masking import PRETRAINING_TASKS
+from ..training.options import FinetuneOptions, SplitOptions, TrainingOptions
 from .options import Build, Pretrained, Seed, chosen, task_weights, with_flags
 
 _Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
@@ -27,7 +28,7 @@ _Task = Annotated[
     _in_training(
         help="What is hidden, and its weight: span, neuron, near, far, population or forecast; may be repeated.",
         metavar="NAME=WEIGHT",
-        show_default="span=1",
+        show_default=" ".join(f"{name}={weight:g}" for name, weight in PRETRAINING_TASKS.items()),
     ),
 ]
 _Resume = Annotated[bool, _in_training("--resume", help="Go on from the last checkpoint in the output folder.")]
@@ -89,7 +90,7 @@ def pretrain(
     results = train.pretrain(
         build,
         output,
-        pretraining=PretrainOptions(task_weights(task)) if task else PretrainOptions(),
+        tasks=task_weights(task) if task else PRETRAINING_TASKS,
         split=chosen(SplitOptions, flags),
         options=options,
         model=train.pretraining_model(model, config, window_length=processor.window_length, seed=options.seed),

@@ -20,7 +20,6 @@ from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.splits import split_recordings
 from neurt.train import (
     FinetuneOptions,
-    PretrainOptions,
     SplitOptions,
     TrainingOptions,
     finetune,
@@ -95,7 +94,7 @@ def test_training_and_validation_hide_what_the_tasks_say_and_the_test_hides_span
     monkeypatch.setattr(MaskedSignalCollator, "__call__", spy)
     split = SplitOptions(test=HELD_OUT, validation_fraction=0.1)
     options = TrainingOptions(epochs=2, batch_size=32)
-    found = tiny_pretrain(tmp_path, pretraining=PretrainOptions({"neuron": 1, "far": 3}), split=split, options=options)
+    found = tiny_pretrain(tmp_path, tasks={"neuron": 1, "far": 3}, split=split, options=options)
     assert found["settings"]["pretraining"] == {"tasks": {"neuron": 1, "far": 3}}
     (validated,) = found["split"]["validation"]
     tasks = {name: {task for (each, *_), task, _ in hidden if each == name} for (name, *_), *_ in hidden}

@@ -3,7 +3,7 @@
 import re
 
 import pytest
-from neurt.training.options import FinetuneOptions, PretrainOptions, SplitOptions
+from neurt.training.options import FinetuneOptions, SplitOptions
 
 
 @pytest.mark.parametrize(
@@ -11,12 +11,6 @@ from neurt.training.options import FinetuneOptions, PretrainOptions, SplitOption
     [
         (SplitOptions, {"test_fraction": 1.0}, "expected test_fraction above 0 and below 1, got 1.0"),
         (SplitOptions, {"validation_fraction": -0.1}, "expected validation_fraction from 0 to below 1, got -0.1"),
-        (
-            PretrainOptions,
-            {"tasks": {"spans": 1}},
-            "expected tasks among span, neuron, near, far, population, forecast",
-        ),
-        (PretrainOptions, {"tasks": {"span": 0}}, "expected a weight above 0 for each task, got {'span': 0}"),
         (FinetuneOptions, {"freeze": "head"}, "expected freeze among none, embeddings, encoder, got 'head'"),
         (FinetuneOptions, {"layer_decay": 0}, "expected layer_decay above 0 and at most 1, got 0"),
         (FinetuneOptions, {"head_learning_rate": 0}, "expected head_learning_rate above 0, got 0"),

@@ -1,10 +1,8 @@
-"""Options of a training run: who trains and who is tested, what is hidden or learned, and how to train."""
+"""Options of a training run: who trains and who is tested, what is learned, and how to train."""
 
 import math
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field
-
-from ..masking import MaskedSignalCollator
+from collections.abc import Sequence
+from dataclasses import dataclass
 
 PRECISIONS = ("no", "bf16", "fp16")
 SCHEDULES = ("cosine", "linear", "constant_with_warmup")
@@ -98,24 +96,6 @@ class SplitOptions:
             raise ValueError(f"expected test_fraction above 0 and below 1, got {self.test_fraction}")
         if not 0 <= self.validation_fraction < 1:
             raise ValueError(f"expected validation_fraction from 0 to below 1, got {self.validation_fraction}")
-
-
-@dataclass(frozen=True)
-class PretrainOptions:
-    """What pretraining adds to training.
-
-    Args:
-        tasks: Weight of each task by which windows are hidden in training and validation, drawn for each window; see
-            `MaskedSignalCollator`.
-
-    Raises:
-        ValueError: If a task is not known, or a weight is not above 0.
-    """
-
-    tasks: Mapping[str, float] = field(default_factory=lambda: {"span": 1.0})
-
-    def __post_init__(self):
-        MaskedSignalCollator(tasks=self.tasks)  # which knows what can be asked
 
 
 @dataclass(frozen=True)
