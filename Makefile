@@ -26,11 +26,10 @@ PRECISION ?= no
 # Freed memory is kept for the next step instead of being given back to the system: faster training where malloc is glibc's.
 weights: export MALLOC_MMAP_MAX_ := 0
 weights: export MALLOC_TRIM_THRESHOLD_ := 100000000000
-TASKS := --task span=16 --task neuron=1 --task near=0.5 --task far=0.5 --task population=0.5 --task forecast=2
 
 weights: install
 	test -d weights/corpus || $(BIN)/neurt simulate-corpus --recordings 5000 --seed 1 --output weights/corpus
-	$(LAUNCH) pretrain weights/corpus --output weights/model --resume --seed 1 $(TASKS) --test corpus1-00 --missing-neighbours mask \
+	$(LAUNCH) pretrain weights/corpus --output weights/model --resume --seed 1 --test corpus1-00 --missing-neighbours mask \
 	    --validation-fraction 0.02 --epochs 1 --batch-size 32 --mixed-precision $(PRECISION)
 	cd weights/model && cp config.json model.safetensors processor_config.json reconstruction_errors.json ../..
 

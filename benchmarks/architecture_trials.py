@@ -28,7 +28,7 @@ from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
 from neurt.dataset_scripts.windows import WindowDataset, cut_windows
 from neurt.evaluation import linear_interpolation, shown_values
 from neurt.forecasting import cut_forecast_windows
-from neurt.masking import MASK_TASKS, MaskedSignalCollator, model_inputs
+from neurt.masking import MASK_TASKS, PRETRAINING_TASKS, MaskedSignalCollator, model_inputs
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
 from neurt.sampling import evenly_spaced
@@ -37,8 +37,6 @@ from torch import nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from transformers import get_cosine_schedule_with_warmup, set_seed
 
-# As in the Makefile, for the shipped weights.
-MIXTURE = {"span": 16, "neuron": 1, "near": 0.5, "far": 0.5, "population": 0.5, "forecast": 2}
 OTHER_TASKS = ("neuron", "population", "forecast")
 FRAMES, BATCH_SIZE = 128, 32
 LEARNING_RATE = 1e-3
@@ -219,7 +217,7 @@ def main():
     arguments = parser.parse_args()
     limit_threads()
     found = {"steps": arguments.steps, "seed": arguments.seed, "machine": machine(), "variants": {}}
-    batches = training_batches(arguments.steps, arguments.seed, MIXTURE)
+    batches = training_batches(arguments.steps, arguments.seed, PRETRAINING_TASKS)
     real = {task: real_batches(arguments.seed, {task: 1}) for task in ("span", *OTHER_TASKS)}
     for name, variant in variants().items():
         model, seconds = train(variant, batches, arguments.seed)

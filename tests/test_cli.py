@@ -76,7 +76,7 @@ def test_the_help_of_the_whole_lists_every_command(neurt):
 
 def test_help_shows_units_and_defaults(neurt):
     _, out, _ = neurt("pretrain", "--help")
-    texts = ("Frames in a window.", "128, or as --model", "default: 0.001", "default: 20", "Passes over", "span=1")
+    texts = ("Frames in a window.", "128, or as --model", "default: 0.001", "default: 20", "Passes over", "span=16")
     for text in texts:
         assert text in out
     _, out, _ = neurt("finetune", "--help")

@@ -17,6 +17,7 @@ from neurt import (
     NeurtProcessor,
 )
 from neurt.dataset_scripts.parquet_build import read_build, write_build
+from neurt.masking import PRETRAINING_TASKS
 from neurt.splits import split_recordings
 from neurt.train import (
     FinetuneOptions,
@@ -184,7 +185,7 @@ def test_results_hold_the_split_and_its_hash_the_settings_and_the_scores_beside_
     assert found["simulated"] is True and found["reconstruction"]["measured_on"]["simulated"] is True
     assert found["reconstruction"]["measured_on"]["subjects"] == [*HELD_OUT]
     assert [entry["epoch"] for entry in found["log"]] == [1, 2]
-    assert found["settings"]["pretraining"] == {"tasks": {"span": 1.0}}
+    assert found["settings"]["pretraining"] == {"tasks": PRETRAINING_TASKS}
     assert found["skipped"] == {} and found["seen_in_training"] == []
     # 116 frames give two windows of 40 and one of 36, of each of 8 neurons in 12 recordings but for those dropped.
     assert set(found["unused_frames"].values()) == {0} and len(found["unused_frames"]) == 12
