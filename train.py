@@ -14,7 +14,8 @@ Several processes share the work when they are started with `accelerate launch`,
     ACCELERATE_USE_CPU=true accelerate launch --multi_gpu --num_processes 2 -m neurt.train pretrain ...   on CPUs
 
 RANK counts the machines from 0, ADDRESS is that of machine 0, and BUILD and MODEL are on a disk that all of them see.
-(accelerate's own --cpu starts one process, whatever --num_processes says.)
+(accelerate's own --cpu starts one process, whatever --num_processes says. Each process holds the whole model: FSDP and
+DeepSpeed are refused.)
 
 A batch size counts the windows of one optimiser step over all processes, so the same command trains the same way
 everywhere. Interrupted, the same command with --resume goes on, on as many processes as before. A build larger than

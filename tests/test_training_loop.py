@@ -5,7 +5,9 @@ import re
 
 import pytest
 import torch
+from accelerate.commands.launch import launch_command_parser
 from accelerate.tracking import LOGGER_TYPE_TO_CLASS, GeneralTracker
+from accelerate.utils.launch import prepare_multi_gpu_env
 from neurt import MaskedSignalCollator
 from neurt.masking import MASK_TASKS
 from neurt.training.batches import epoch_batches
@@ -92,6 +94,24 @@ def test_processes_that_do_not_know_of_each_other_are_refused(tmp_path, tiny_mod
     monkeypatch.setenv("WORLD_SIZE", "2")
     with pytest.raises(ValueError, match="expected the 2 processes that were launched to train as one, got 1"):
         train(tiny_model(), tmp_path)
+
+
+def test_a_launch_that_would_split_the_model_is_refused(tmp_path, tiny_model, monkeypatch):
+    words = ["--use_fsdp", "--num_processes", "2", "--num_machines", "1", "--mixed_precision", "no"]
+    words += ["--dynamo_backend", "no", "--main_process_port", "0", "train.py"]
+    launched = prepare_multi_gpu_env(launch_command_parser().parse_args(words))
+    assert launched["ACCELERATE_USE_FSDP"] == "true"
+    with (
+        monkeypatch.context() as context,
+        pytest.raises(ValueError, match="got fsdp; leave out --use_fsdp"),
+    ):
+        for name, value in launched.items():
+            context.setenv(name, value)
+        train(tiny_model(), tmp_path / "run")
+    monkeypatch.setenv("ACCELERATE_USE_DEEPSPEED", "true")
+    with pytest.raises(ValueError, match="got deepspeed; leave out --use_deepspeed"):
+        train(tiny_model(), tmp_path / "run")
+    assert not (tmp_path / "run").exists()
 
 
 def test_bf16_trains_near_fp32_and_leaves_an_fp32_model(tmp_path, tiny_model):

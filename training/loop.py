@@ -15,7 +15,14 @@ from accelerate import Accelerator
 from accelerate.optimizer import AcceleratedOptimizer
 from accelerate.state import AcceleratorState
 from accelerate.tracking import get_available_trackers
-from accelerate.utils import DistributedDataParallelKwargs, LoggerType, ProjectConfiguration, gather_object, set_seed
+from accelerate.utils import (
+    DistributedDataParallelKwargs,
+    LoggerType,
+    ProjectConfiguration,
+    gather_object,
+    parse_flag_from_env,
+    set_seed,
+)
 from torch.optim.lr_scheduler import LRScheduler
 from torch.utils.data import Dataset
 from tqdm import tqdm
@@ -111,6 +118,7 @@ def fit(
 
 
 def _accelerator(options: TrainingOptions, model: PreTrainedModel, folder: Path) -> Accelerator:
+    _check_launch()
     for name in options.log_with:
         # Accelerate would go on without it.
         if name in LoggerType.list() and name not in get_available_trackers():
@@ -129,6 +137,16 @@ def _accelerator(options: TrainingOptions, model: PreTrainedModel, folder: Path)
     settings = {name: value if isinstance(value, int | float) else str(value) for name, value in vars(options).items()}
     accelerator.init_trackers("neurt", settings)
     return accelerator
+
+
+def _check_launch():
+    """Refuse to split a model over processes: on a CPU Accelerate ignores it, on GPUs nothing here was tried so."""
+    for name in ("fsdp", "deepspeed", "megatron_lm", "parallelism_config"):
+        if parse_flag_from_env(f"ACCELERATE_USE_{name.upper()}"):
+            raise ValueError(
+                f"expected a launch in which each process holds the whole model, got {name}; leave out --use_{name}, "
+                "or choose none in accelerate config"
+            )
 
 
 def _check_machine(options: TrainingOptions, accelerator: Accelerator):
