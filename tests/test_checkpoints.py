@@ -93,17 +93,17 @@ def test_without_validation_the_last_weights_remain(tmp_path, tiny_model):
     [
         ({"epochs": 4}, "training.epochs 4 instead of 3"),
         ({"learning_rate": 0.1}, "training.learning_rate 0.1 instead of 0.001"),
-        ({"settings": {"split": {"test": ["b"]}}}, "split.test ['b'] instead of ['a']"),
+        ({"identity": {"split": {"test": ["b"]}}}, "split.test ['b'] instead of ['a']"),
     ],
 )
-def test_a_run_is_resumed_with_its_own_settings_only(tmp_path, tiny_model, monkeypatch, changed, message):
-    settings = {"split": {"test": ("a",)}}
+def test_a_run_is_resumed_as_itself_only(tmp_path, tiny_model, monkeypatch, changed, message):
+    identity = {"split": {"test": ("a",)}}
     with monkeypatch.context() as context, pytest.raises(Interrupted):
         interrupt_after(context, 4)
-        train(tiny_model(), tmp_path, settings=settings)
+        train(tiny_model(), tmp_path, identity=identity)
     with pytest.raises(ValueError, match=re.escape(message)):
-        train(tiny_model(), tmp_path, resume=True, **{"settings": settings, **changed})
-    train(tiny_model(), tmp_path, resume=True, settings=settings)
+        train(tiny_model(), tmp_path, resume=True, **{"identity": identity, **changed})
+    train(tiny_model(), tmp_path, resume=True, identity=identity)
 
 
 def test_to_resume_where_nothing_was_saved_is_to_start(tmp_path, tiny_model):

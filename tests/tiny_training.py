@@ -37,11 +37,11 @@ class Windows(Dataset):
         }
 
 
-def train(model, folder, *, validate=None, resume=False, settings=None, dataset=None, tasks=None, **options):
+def train(model, folder, *, validate=None, resume=False, identity=None, dataset=None, tasks=None, **options):
     options = TrainingOptions(**{"epochs": 3, "batch_size": 8, "seed": 3, **options})
     groups = [{"params": list(model.parameters())}]
     collate = MaskedSignalCollator(options.seed, tasks=tasks)
-    return fit(model, groups, dataset or Windows(), collate, options, folder, validate, resume, settings)
+    return fit(model, groups, dataset or Windows(), collate, options, folder, validate, resume, identity)
 
 
 def assert_same(first, second):

@@ -52,14 +52,14 @@ class Checkpoints:
     Args:
         accelerator: Saves and loads what it has prepared, and the state of the random generators.
         folder: Made with the first checkpoint.
-        run: What makes the run what it is, ready for JSON; it goes on only with the same.
+        identity: What makes the run what it is, ready for JSON; it goes on only with the same.
         progress: Saved and loaded.
         scheduler: Saved and loaded; not by Accelerate, which would read it back from a pickle.
     """
 
     accelerator: Accelerator
     folder: Path
-    run: Mapping[str, Any]
+    identity: Mapping[str, Any]
     progress: Progress
     scheduler: LRScheduler
 
@@ -83,7 +83,7 @@ class Checkpoints:
 
     def _write_states(self, aside: Path):
         states = {"progress": asdict(self.progress), "scheduler": self.scheduler.state_dict()}
-        (aside / "settings.json").write_text(json.dumps(self.run, indent=1))
+        (aside / "settings.json").write_text(json.dumps(self.identity, indent=1))
         (aside / "states.json").write_text(json.dumps(states))
 
     def resume(self):
@@ -95,14 +95,14 @@ class Checkpoints:
         checkpoint = last_checkpoint(self.folder)
         if checkpoint is None:
             return
-        self._check_run(json.loads((checkpoint / "settings.json").read_text()))
+        self._check_identity(json.loads((checkpoint / "settings.json").read_text()))
         self.accelerator.load_state(checkpoint)
         states = json.loads((checkpoint / "states.json").read_text())
         self.scheduler.load_state_dict(states["scheduler"])
         vars(self.progress).update(states["progress"])
 
-    def _check_run(self, saved: Mapping[str, Any]):
-        saved, asked = _leaves(saved), _leaves(json.loads(json.dumps(self.run)))
+    def _check_identity(self, saved: Mapping[str, Any]):
+        saved, asked = _leaves(saved), _leaves(json.loads(json.dumps(self.identity)))
         changed = sorted(name for name in saved.keys() | asked.keys() if saved.get(name) != asked.get(name))
         if changed:
             raise ValueError(
@@ -137,10 +137,9 @@ def _clear(folder: Path):
     shutil.rmtree(folder, ignore_errors=True)
 
 
-def _leaves(settings: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
-    """Nested settings as one level: {"training.epochs": 3}."""
+def _leaves(nested: Mapping[str, Any], prefix: str = "") -> dict[str, Any]:
+    """An identity as one level: {"training.epochs": 3}."""
     leaves = {}
-    for name, value in settings.items():
-        nested = _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
-        leaves |= nested
+    for name, value in nested.items():
+        leaves |= _leaves(value, f"{prefix}{name}.") if isinstance(value, Mapping) else {f"{prefix}{name}": value}
     return leaves

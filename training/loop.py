@@ -69,7 +69,7 @@ def fit(
     folder: Path,
     validate: Callable[[PreTrainedModel], float] | None = None,
     resume: bool = False,
-    settings: Mapping[str, Any] | None = None,
+    identity: Mapping[str, Any] | None = None,
 ) -> list[dict]:
     """Train in place; leaves the last checkpoint and the best weights in `folder`.
 
@@ -82,7 +82,7 @@ def fit(
         folder: Made with the first checkpoint.
         validate: Loss on validation windows, called after each epoch; the lowest chooses the weights.
         resume: Go on from the last checkpoint in `folder`, if there is one.
-        settings: What else makes the run what it is, ready for JSON; a run is resumed only with the same.
+        identity: What else makes the run what it is, ready for JSON; a run is resumed only with the same.
 
     Returns:
         The log: one entry for each epoch, with step, training loss, validation loss and learning rate.
@@ -98,7 +98,7 @@ def fit(
     steps = check_batches(len(dataset), options, accelerator.num_processes)
     run = _prepare(model.train(), parameter_groups, options, accelerator, options.epochs * steps)
     run.num_pieces = _pieces_for_memory(run, next(iter(load_batches(dataset, collate, options, accelerator))))
-    identity = {"training": asdict(options), "training windows": len(dataset), **(settings or {})}
+    identity = {"training": asdict(options), "training windows": len(dataset), **(identity or {})}
     progress = Progress()
     checkpoints = Checkpoints(accelerator, folder, identity, progress, run.scheduler)
     set_seed(options.seed)
@@ -134,8 +134,8 @@ def _accelerator(options: TrainingOptions, model: PreTrainedModel, folder: Path)
         kwargs_handlers=[unused],
     )
     _check_machine(options, accelerator)
-    settings = {name: value if isinstance(value, int | float) else str(value) for name, value in vars(options).items()}
-    accelerator.init_trackers("neurt", settings)
+    told = {name: value if isinstance(value, int | float) else str(value) for name, value in vars(options).items()}
+    accelerator.init_trackers("neurt", told)
     return accelerator
 
 
