@@ -12,6 +12,7 @@ from neurt.dataset_scripts.parquet_build import read_build, write_build
 from neurt.dataset_scripts.simulate import write_study
 from neurt.dataset_scripts.simulation_config import SimulationConfig
 from neurt.train import FinetuneOptions, SplitOptions, TrainingOptions, finetune, pretrain
+from tiny_training import HELD_OUT
 
 # Windows of 40 frames from 116: the third is padded, so that pieces of a batch hide different numbers of frames.
 FRAMES, WINDOW = 116, 40
@@ -79,6 +80,25 @@ def tiny_model():
     return make
 
 
+@pytest.fixture
+def config_file(tmp_path, tiny_model):
+    path = tmp_path / "config.json"
+    tiny_model().config.to_json_file(path)
+    return path
+
+
+@pytest.fixture
+def tiny_pretrain(build, tiny_model):
+    """Pretrain a tiny model for an epoch."""
+
+    def train(output, build=build, **overrides):
+        defaults = {"model": tiny_model(), "processor": NeurtProcessor(window_length=WINDOW)}
+        defaults |= {"split": SplitOptions(test=HELD_OUT), "options": TrainingOptions(epochs=1, batch_size=32)}
+        return pretrain(build, output, **{**defaults, **overrides})
+
+    return train
+
+
 @pytest.fixture(scope="session")
 def pretrained(build, tmp_path_factory):
     """A masked model, pretrained on four mice; sim003 chose its weights, sim005 and sim006 were held out."""
@@ -89,7 +109,7 @@ def pretrained(build, tmp_path_factory):
         folder,
         model=NeurtForMaskedSignalModeling(NeurtConfig(**TINY)),
         processor=NeurtProcessor(window_length=WINDOW),
-        split=SplitOptions(test=("sim005", "sim006"), validation_fraction=0.1),
+        split=SplitOptions(test=HELD_OUT, validation_fraction=0.1),
         options=TrainingOptions(epochs=2, batch_size=32),
     )
     return folder
@@ -104,7 +124,7 @@ def classifier(build, pretrained, tmp_path_factory):
         folder,
         model=pretrained,
         finetuning=FinetuneOptions("group"),
-        split=SplitOptions(test=("sim005", "sim006")),
+        split=SplitOptions(test=HELD_OUT),
         options=TrainingOptions(epochs=2, batch_size=32),
     )
     return folder

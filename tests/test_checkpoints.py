@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 from neurt.training import checkpoints
-from tiny_training import Interrupted, assert_same, interrupt_after, train
+from tiny_training import Interrupted, assert_same_weights, interrupt_after, train
 
 
 @pytest.mark.parametrize("steps", [1, 2, 5, 8], ids="interrupted after {} steps".format)
@@ -25,7 +25,7 @@ def test_a_resumed_run_ends_bit_for_bit_like_one_that_was_never_interrupted(tmp_
     resumed = tiny_model(seed=1, hidden_dropout_prob=0.1)
     resumed_log = train(resumed, tmp_path / "cut", validate=lambda model: next(losses), resume=True, **options)
     assert resumed_log == log
-    assert_same(resumed, expected)
+    assert_same_weights(resumed, expected)
 
 
 def test_a_run_interrupted_while_it_wrote_a_checkpoint_goes_on_from_the_one_before(tmp_path, tiny_model, monkeypatch):
@@ -45,7 +45,7 @@ def test_a_run_interrupted_while_it_wrote_a_checkpoint_goes_on_from_the_one_befo
     assert {path.name for path in (tmp_path / "cut").iterdir()} == {"step-4", "writing-step-5"}
     resumed = tiny_model(seed=1)
     assert train(resumed, tmp_path / "cut", checkpoint_every=1, resume=True) == log
-    assert_same(resumed, expected)
+    assert_same_weights(resumed, expected)
     assert {path.name for path in (tmp_path / "cut").iterdir()} == {"step-9"}
 
 
@@ -85,7 +85,7 @@ def test_without_validation_the_last_weights_remain(tmp_path, tiny_model):
     losses = iter([3.0, 2.0, 1.0])
     train(validated, tmp_path / "validated", validate=lambda model: next(losses))
     train(model, tmp_path / "plain")
-    assert_same(model, validated)
+    assert_same_weights(model, validated)
 
 
 @pytest.mark.parametrize(
@@ -115,7 +115,7 @@ def test_a_run_that_had_lost_patience_trains_no_more_when_it_is_resumed(tmp_path
     log = train(model, tmp_path, epochs=9, patience=1, validate=lambda model: next(losses))
     assert len(log) == 2
     assert train(resumed, tmp_path, epochs=9, patience=1, validate=lambda model: next(losses), resume=True) == log
-    assert_same(resumed, model)
+    assert_same_weights(resumed, model)
 
 
 def test_what_trackers_write_stays_beside_the_checkpoints(tmp_path, tiny_model):

@@ -11,6 +11,7 @@ import torch
 from neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel, NeurtProcessor
 from neurt.dataset_scripts.parquet_build import read_build
 from neurt.inference import embed, evaluate_model, is_classifier, reconstruct, reconstruct_each_frame
+from tiny_training import HELD_OUT
 
 KEYS = ["recording_id", "subject_id", "roi_id", "start_frame", "start_s", "sampling_rate"]
 RATE = torch.tensor([5.0])
@@ -168,14 +169,14 @@ def test_a_classifier_embeds(classifier, build, tmp_path):
 
 
 def test_an_evaluation_names_the_animals_that_training_has_seen(pretrained, build):
-    assert evaluate_model(pretrained, build, subjects=("sim005", "sim006")).seen == []
+    assert evaluate_model(pretrained, build, subjects=HELD_OUT).seen == []
     assert evaluate_model(pretrained, build, subjects=("sim004", "sim005")).seen == ["sim004"]
     assert evaluate_model(pretrained, build).seen == ["sim001", "sim002", "sim003", "sim004"]
 
 
 def test_an_evaluation_of_the_held_out_animals_repeats_the_scores_of_training(pretrained, classifier, build):
     for model, label, kind in ((pretrained, None, "reconstruction"), (classifier, "group", "classification")):
-        evaluation = evaluate_model(model, build, subjects=("sim005", "sim006"), label=label)
+        evaluation = evaluate_model(model, build, subjects=HELD_OUT, label=label)
         expected = json.loads((model / "results.json").read_text())[kind]
         found = json.loads(json.dumps(evaluation.scores.to_dict()))
         assert found["measured_on"] == expected["measured_on"]

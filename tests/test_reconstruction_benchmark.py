@@ -1,13 +1,14 @@
 """The reconstruction benchmark: what is hidden, that nothing hidden is looked at, scores, intervals and verdicts."""
 
+import dataclasses
 import json
 import sys
 from pathlib import Path
 
 import numpy as np
 import pytest
+import small_builds
 from neurt import NeurtProcessor
-from neurt.dataset_scripts.recording import Recording
 from neurt.evaluation import json_ready
 from scipy.signal import lfilter
 from sklearn.metrics import mean_absolute_error, r2_score
@@ -53,17 +54,9 @@ def slow_traces(neurons, frames, seed):
 def recording(number, animal, neurons=24, frames=400, **options):
     """Neurons on a grid, 12 µm apart."""
     grid = 12.0 * np.stack(np.meshgrid(np.arange(4), np.arange(neurons // 4)), axis=-1).reshape(-1, 2)
-    defaults = {
-        "sampling_rate": 5.0,
-        "recording_id": f"r{number}",
-        "subject_id": animal,
-        "session_id": "day",
-        "roi_ids": tuple(map(str, range(neurons))),
-        "centroids": grid.astype(np.float32),
-        "coordinate_unit": "um",
-        "trace_kind": "dff",
-    }
-    return Recording(slow_traces(neurons, frames, number), **{**defaults, **options})
+    options = {"subject_id": animal, "centroids": grid.astype(np.float32), "trace_kind": "dff", **options}
+    made = small_builds.recording(number, neurons, frames, **options)
+    return dataclasses.replace(made, traces=slow_traces(neurons, frames, number))
 
 
 def several(animals="aabbc", **options):

@@ -30,29 +30,7 @@ from neurt.train import (
 )
 from neurt.training.checkpoints import last_checkpoint
 from safetensors.torch import load_file
-from tiny_training import Interrupted, assert_same_weights, interrupt_after, results
-
-HELD_OUT = ("sim005", "sim006")
-
-
-@pytest.fixture
-def config_file(tmp_path, tiny_model):
-    path = tmp_path / "config.json"
-    tiny_model().config.to_json_file(path)
-    return path
-
-
-@pytest.fixture
-def tiny_pretrain(build, tiny_model):
-    """Pretrain a tiny model for an epoch."""
-
-    def train(output, build=build, **overrides):
-        options = overrides.pop("options", TrainingOptions(epochs=1, batch_size=32))
-        split = overrides.pop("split", SplitOptions(test=HELD_OUT))
-        overrides = {"model": tiny_model(), "processor": NeurtProcessor(window_length=40), **overrides}
-        return pretrain(build, output, split=split, options=options, **overrides)
-
-    return train
+from tiny_training import HELD_OUT, Interrupted, assert_same_weights, interrupt_after, results
 
 
 @pytest.fixture

@@ -1,49 +1,36 @@
 """Windows on disk are those in memory, and train the same; memory holds none of them."""
 
-import json
 import resource
 
 import numpy as np
 import pytest
-import torch
 from neurt import NeurtProcessor
 from neurt.dataset_scripts.parquet_build import read_build
 from neurt.dataset_scripts.windows import WindowDataset
 from neurt.dataset_scripts.windows_on_disk import StoredWindowDataset, on_disk
-from neurt.train import SplitOptions, TrainingOptions, pretrain
-from safetensors.torch import load_file
-from tiny_training import Interrupted, interrupt_after
+from neurt.train import SplitOptions, TrainingOptions
+from tiny_training import HELD_OUT, Interrupted, assert_same_weights, interrupt_after, results
 
 PROCESSOR = NeurtProcessor(window_length=40)
 
 
 @pytest.fixture
-def train(build, tmp_path, tiny_model):
-    """Pretrain a tiny model for two epochs, with windows in memory or on disk."""
+def train(tiny_pretrain, tmp_path, tiny_model):
+    """Pretrain a tiny model for two epochs, with windows in memory or on disk; returns its folder."""
 
     def run(name, cache=None, resume=False):
-        split = SplitOptions(test=("sim005", "sim006"), validation_fraction=0.1)
+        split = SplitOptions(test=HELD_OUT, validation_fraction=0.1)
         options = TrainingOptions(epochs=2, batch_size=32, checkpoint_every=1)
-        pretrain(
-            build,
-            tmp_path / name,
-            model=tiny_model(hidden_dropout_prob=0.1),
-            processor=PROCESSOR,
-            split=split,
-            options=options,
-            cache=cache,
-            resume=resume,
-        )
-        return load_file(tmp_path / name / "model.safetensors"), json.loads(
-            (tmp_path / name / "results.json").read_text()
-        )
+        model = tiny_model(hidden_dropout_prob=0.1)
+        tiny_pretrain(tmp_path / name, model=model, split=split, options=options, cache=cache, resume=resume)
+        return tmp_path / name
 
     return run
 
 
 def assert_same(first, second):
-    assert first[1] == second[1]
-    assert all(torch.equal(value, second[0][name]) for name, value in first[0].items())
+    assert results(first) == results(second)
+    assert_same_weights(first, second)
 
 
 def test_windows_on_disk_are_those_in_memory(build, tmp_path):

@@ -1,6 +1,7 @@
 """A run of the training loop on 24 small windows, for several test files."""
 
 import json
+from pathlib import Path
 
 import numpy as np
 import torch
@@ -10,6 +11,8 @@ from neurt.training.loop import fit
 from neurt.training.options import TrainingOptions
 from safetensors.torch import load_file
 from torch.utils.data import Dataset
+
+HELD_OUT = ("sim005", "sim006")  # of the simulated mice of `build`
 
 
 class Windows(Dataset):
@@ -44,26 +47,26 @@ def train(model, folder, *, validate=None, resume=False, identity=None, dataset=
     return fit(model, groups, dataset or Windows(), collate, options, folder, validate, resume, identity)
 
 
-def assert_same(first, second):
-    first, second = first.state_dict(), second.state_dict()
-    assert first.keys() == second.keys()
-    assert all(torch.equal(first[name], second[name]) for name in first)
-
-
 def results(folder):
     return json.loads((folder / "results.json").read_text())
 
 
+def weights(model):
+    """Of a model, or of the folder of one."""
+    return load_file(model / "model.safetensors") if isinstance(model, Path) else model.state_dict()
+
+
 def assert_same_weights(first, second):
-    first, second = load_file(first / "model.safetensors"), load_file(second / "model.safetensors")
+    first, second = weights(first), weights(second)
     assert first.keys() == second.keys()
     assert all(torch.equal(first[name], second[name]) for name in first)
 
 
 def largest_difference(first, second):
+    first, second = weights(first), weights(second)
     # The same number added to every key moves no softmax: these gradients are rounding errors, which Adam scales up.
-    pairs = zip(first.named_parameters(), second.parameters(), strict=True)
-    return max((a - b).abs().max().item() for (name, a), b in pairs if not name.endswith("k_proj.bias"))
+    names = [name for name in first if not name.endswith("k_proj.bias")]
+    return max((first[name] - second[name]).abs().max().item() for name in names)
 
 
 class Interrupted(Exception):
