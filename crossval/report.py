@@ -186,7 +186,8 @@ def _distribution(results: Mapping[str, Any]) -> list[str]:
     said = [
         "The model's error in hidden spans of each recording, relative to that of straight lines, was placed among "
         f"those of recordings of its pretraining ({reference}). Outside of their central {found['level']:.0%} lie "
-        f"{len(foreign)} of {len(rows)}; of recordings like them {found['expected_outside']:.1%} would."
+        f"{len(foreign)} of {len(rows)}; of recordings like them {found['expected_outside']:.1%} would. "
+        "What is foreign but filled as well as those is not found.",
     ]
     if foreign:
         said.append(_foreign_table(foreign))

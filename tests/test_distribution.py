@@ -22,7 +22,7 @@ from neurt.distribution import (
     reconstruction_errors,
 )
 from neurt.evaluation import linear_interpolation
-from neurt.loading import shipped_model
+from neurt.loading import load_processor, shipped_model
 from neurt.train import SplitOptions
 from neurt.training.data import open_data
 from torch import nn
@@ -256,3 +256,12 @@ def test_the_shipped_weights_come_with_errors_of_recordings_that_they_never_saw(
     found = load_reference(shipped_model())
     assert found.measured_on == {"held_out_recordings": 100, "training_recordings": 0, "simulated": True, "seed": 1}
     assert len(found.errors) == 100 and np.median(found.errors) < 0.9
+
+
+def test_the_shipped_weights_find_square_waves_foreign_but_not_white_noise():
+    rng = np.random.default_rng(0)
+    noise, time = rng.normal(size=(20, 1000)), np.arange(1000) / 8
+    square = np.sign(np.sin(np.pi * time + 6 * rng.random((20, 1)))) + 0.01 * noise
+    made = [recording(noise, "white noise"), recording(square, "square waves")]
+    found = compare_with_pretraining(shipped_model(), made, load_processor(shipped_model()))
+    assert found.outside == ["square waves"]

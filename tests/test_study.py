@@ -191,7 +191,8 @@ def test_recordings_are_abstained_on_before_anything_is_fitted(compared, ages, t
 def test_no_recording_outside_is_one_sentence(compared, tmp_path):
     code, report, err = compared(("none",), "--abstain")
     assert code == 0, err
-    assert "Outside of their central 99% lie 0 of 12" in report and "recording outside" not in report
+    assert "Outside of their central 99% lie 0 of 12" in report and "foreign but filled as well" in report
+    assert "recording outside" not in report
     assert "unlike" not in report and results(tmp_path / "out")["options"]["left_out"] == []
 
 
