@@ -16,6 +16,8 @@ from .cohort import CLASSIFICATION, Cohort, make_cohort
 from .permutations import MOST
 from .protocol import Scheme, default_scheme
 
+# Of each class: one is held out, and of the others one is held out again, to fit the temperature.
+FEWEST = 3
 # Names of the two predictors that are NEuRT.
 PROBE, FINETUNED = "NEuRT, frozen", "NEuRT, fine-tuned"
 
@@ -101,4 +103,12 @@ def open_study_data(build: Path, model: str | Path, options: StudyOptions) -> St
     dataset = WindowDataset(recordings, processor, missing_neighbours=options.missing_neighbours)
     used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
     cohort = make_cohort(used, options.label, problem_type=options.problem_type, stratum=options.stratum)
+    _check_enough(cohort, options.label)
     return StudyData(options, used, cohort, processor, dataset, dataset.sample(options.windows, options.seed))
+
+
+def _check_enough(cohort: Cohort, label: str):
+    counts = {name: int(members.sum()) for name, members in cohort.groups.items()}
+    if min(counts.values()) < FEWEST:
+        said = ", ".join(f"{count} of {name}" for name, count in counts.items())
+        raise ValueError(f"expected at least {FEWEST} subjects of each {label} for a study, got {said}")

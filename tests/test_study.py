@@ -130,6 +130,14 @@ def ages(rebuild, tmp_path):
     return rebuild(tmp_path / "build", with_age)
 
 
+def test_two_animals_of_a_group_are_too_few(neurt, rebuild, pretrained, tmp_path):
+    build = rebuild(tmp_path / "build", lambda recording: None if recording.subject_id == "sim001" else recording)
+    words = ["--label", "group", "--model", pretrained, "--output", tmp_path / "out"]
+    code, _, err = neurt("crossval", build, *words)
+    assert code == 2
+    assert "expected at least 3 subjects of each group for a study, got 2 of control, 3 of planted" in err
+
+
 def test_a_number_is_predicted_on_request(neurt, ages, pretrained, tmp_path):
     words = ["--label", "age", "--regression", "--model", pretrained, "--permutations", "3"]
     code, out, err = neurt("crossval", ages, *words, "--output", tmp_path / "out")
