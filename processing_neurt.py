@@ -16,6 +16,8 @@ logger = logging.get_logger(__name__)
 
 CHANNELS = ("own", "near mean", "near SD", "far mean", "far SD")
 MIN_FRAMES = 32
+# Said where neighbours are missing, to those who write Python and to those who write commands.
+MASK_NEIGHBOURS = 'missing_neighbours="mask" (--missing-neighbours mask)'
 MIN_NEURONS = 5
 MIN_NEIGHBOURS = 2  # a standard deviation with ddof 1 needs two
 NORMALIZATIONS = ("minmax", "zscore", "none")
@@ -308,7 +310,7 @@ class NeurtProcessor(ProcessorMixin):
             if missing_neighbours == "error":
                 raise ValueError(
                     f"expected at least {MIN_NEURONS} neurons with positions and finite, varying traces, got "
-                    f'{placed.sum()}; leave this recording out, or pass missing_neighbours="mask"'
+                    f"{placed.sum()}; leave this recording out, or pass {MASK_NEIGHBOURS}"
                 )
             channels[..., 1:] = np.nan
             return channels
@@ -383,7 +385,7 @@ def check_arrays(
         )
     if centroids is None:
         if missing_neighbours == "error":
-            raise ValueError('expected centroids, got none; pass missing_neighbours="mask" to use the own trace alone')
+            raise ValueError(f"expected centroids, got none; pass {MASK_NEIGHBOURS} to use the own trace alone")
         return traces, np.full((len(traces), 2), np.nan)
     centroids = np.asarray(centroids, dtype=np.float64)
     if centroids.shape != (len(traces), 2):

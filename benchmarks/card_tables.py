@@ -31,6 +31,7 @@ from reconstruction_report import JUDGED_AFTER, best_row, overview_table, rows_o
 RESULTS = REPOSITORY / "benchmarks" / "results"
 DOCUMENTS = ("model_card.md", "README.md")
 SIMPLE = (INTERPOLATION, WINDOW_MEAN, AR_OTHERS, AR_OWN)
+FORECASTERS = (COPY_LAST, WINDOW_MEAN, AR_OTHERS, AR_OWN)
 WHOLE = ("neuron", "near", "far", "population")
 
 
@@ -53,9 +54,7 @@ def tables(reconstruction: Mapping[str, Any], trials: Mapping[str, Any]) -> dict
             ],
             whole_rows(sets),
         ),
-        "forecasts": markdown_table(
-            ["set", "channel", *(f"/ {name}" for name in (COPY_LAST, AR_OTHERS, AR_OWN))], forecast_rows(sets)
-        ),
+        "forecasts": markdown_table(["set", "channel", *(f"/ {name}" for name in FORECASTERS)], forecast_rows(sets)),
         "trials": trials_table(trials),
     }
 
@@ -88,7 +87,7 @@ def forecast_rows(sets: Mapping[str, Any]) -> Iterator[list[str]]:
         horizons = found["tasks"].get("forecast", {}).get("horizons", [])
         rows = {(row["predictor"], row["channel"]): row for row in horizons if row["seconds"] == JUDGED_AFTER}
         for channel in (channel for channel in CHANNELS if (COPY_LAST, channel) in rows):
-            yield [name, channel, *(ratio(rows[other, channel]) for other in (COPY_LAST, AR_OTHERS, AR_OWN))]
+            yield [name, channel, *(ratio(rows[other, channel]) for other in FORECASTERS)]
 
 
 def ratio(row: Mapping[str, Any]) -> str:

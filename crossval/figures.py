@@ -6,7 +6,7 @@ from typing import Any
 
 import numpy as np
 from scipy.special import expit
-from sklearn.metrics import roc_curve
+from sklearn.metrics import auc, roc_curve
 
 from ..summary import GROUP_COLOURS, GROUP_MARKERS, draw_groups, new_figure, plain, save_figure
 
@@ -26,7 +26,7 @@ def draw_subjects(results: Mapping[str, Any], path: Path) -> None:
     else:
         panel.plot(targets, scores, "o", color=GROUP_COLOURS[0])
         panel.set(xlabel="value", ylabel="predicted, held out")
-    panel.set_title(f"{_kind(results)}{name}: {results['score_name']} {probe['score']:.2f}")
+    panel.set_title(f"{_kind(results)}{name}: {results['score_name']} within folds {probe['score']:.2f}")
     save_figure(figure, path)
 
 
@@ -44,9 +44,9 @@ def draw_roc(results: Mapping[str, Any], path: Path) -> None:
     for place, (name, found) in enumerate(results["predictors"].items()):
         false, true, _ = roc_curve(targets, np.array(found["subjects"])[:, 1])
         colour, style = GROUP_COLOURS[place % len(GROUP_COLOURS)], LINE_STYLES[place % len(LINE_STYLES)]
-        panel.plot(
-            false, true, style, color=colour, lw=2, label=f"{name}: {results['score_name']} {found['score']:.2f}"
-        )
+        # The curve pools folds, the score does not: both are said, for they differ.
+        label = f"{name}: area {auc(false, true):.2f} ({results['score_name']} within folds {found['score']:.2f})"
+        panel.plot(false, true, style, color=colour, lw=2, label=label)
     panel.plot([0, 1], [0, 1], color="grey", lw=0.8)
     panel.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     panel.set_title(f"{_kind(results)}Animals held out by {results['options']['scheme']}", fontsize=10)

@@ -9,6 +9,7 @@ import numpy as np
 from ..markdown_text import code_block, escape_markdown, markdown_table
 from .data import PROBE
 from .figures import draw_calibration, draw_confounds, draw_roc, draw_subjects
+from .permutations import SIGNIFICANT
 
 LEVEL_COLUMNS = {
     "accuracy": "accuracy",
@@ -68,6 +69,8 @@ def verdict(results: Mapping[str, Any]) -> str:
     kind = "simulated " if results["simulated"] else ""
     said = f"{name}: {results['score_name']} {_with_interval(probe)} over {len(results['subjects'])} {kind}subjects"
     said += f", {_p(probe)}." if "p_value" in probe else "; no permutation test was asked for."
+    if probe.get("p_value", 0) >= SIGNIFICANT:
+        said += " That is no evidence that it can tell them, whatever the bootstrap interval of so few animals says."
     if probe["score"] == 1:
         decided = results["score_name"] == LEVEL_COLUMNS["balanced_accuracy"]
         right = "subject is on its side" if decided else "pair of subjects is in order"
@@ -156,11 +159,11 @@ def _level_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
 
 
 def _leaks(results: Mapping[str, Any]) -> list[str]:
-    split = results["checks"]["window_split"]
+    split, measure = results["checks"]["window_split"], "ROC-AUC" if results["class_names"] else "concordance index"
     said = [
         "No animal, recording or data stands on both sides of a fold.",
         f"Had single windows been dealt out at random, so that each animal stands on both sides, windows would have "
-        f"been told apart with a score of {split['random_windows']:.2f}; with whole animals held out it is "
+        f"been told apart with a {measure} of {split['random_windows']:.2f}; with whole animals held out it is "
         f"{split['whole_animals']:.2f} (same learner, {split['num_windows']} windows, {split['num_folds']} folds).",
     ]
     for row in results["checks"]["identity"]:

@@ -74,6 +74,10 @@ def test_the_verdict_names_baselines_that_are_as_good():
     assert "frozen did as well or better.**" in said(-0.1, -0.2, PROBE)
     assert "ROC-AUC 0.800 [0.600, 0.900]" in said(0.0, -0.1)
     assert "higher than plain, but the difference may be chance" in said(0.1, -0.1)
+    assert "no evidence that it can tell them" not in said(0.2, 0.1)
+    row["p_value"] = 0.05
+    assert "p = 0.05 (exact). That is no evidence that it can tell them" in said(0.2, 0.1)
+    row["p_value"] = 0.01
     assert "better than each baseline" in said(0.2, 0.1) and "p = 0.01 (exact)" in said(0.2, 0.1)
 
 
