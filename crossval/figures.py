@@ -39,7 +39,7 @@ def _margins(scores: np.ndarray, targets: np.ndarray) -> np.ndarray:
 def draw_roc(results: Mapping[str, Any], path: Path) -> None:
     """ROC curves of mean held-out log-odds of animals, of the model and its baselines."""
     targets = np.array(list(results["subjects"].values()))
-    figure = new_figure(4.8)
+    figure = new_figure(5.4)
     panel = figure.subplots()
     for place, (name, found) in enumerate(results["predictors"].items()):
         false, true, _ = roc_curve(targets, np.array(found["subjects"])[:, 1])
@@ -50,7 +50,7 @@ def draw_roc(results: Mapping[str, Any], path: Path) -> None:
     panel.plot([0, 1], [0, 1], color="grey", lw=0.8)
     panel.set(xlabel="false positive rate", ylabel="true positive rate", aspect="equal")
     panel.set_title(f"{_kind(results)}Animals held out by {results['options']['scheme']}", fontsize=10)
-    panel.legend(loc="lower right", fontsize=8, frameon=False)
+    figure.legend(loc="outside lower center", fontsize=8, frameon=False)
     save_figure(figure, path)
 
 
