@@ -93,6 +93,11 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     if checks["seen_in_pretraining"]:
         names = ", ".join(escape_markdown(name) for name in checks["seen_in_pretraining"])
         found.append(f"{WARN} Pretraining has seen {names}: this is no test on new animals.")
+    if checks["sessions_as_subjects"]:
+        found.append(
+            f"{WARN} Subjects are named like their sessions, as where none was stated: if an animal was recorded more "
+            "than once, these are not animals, and scores and p-values are too good. State them and import again."
+        )
     compared = checks["distribution"].get("recordings", {})
     foreign = sum(row["outside"] for row in compared.values())
     if foreign:

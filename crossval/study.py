@@ -229,6 +229,8 @@ def _checks(study: Study) -> dict[str, Any]:
     identified = identity_decoding(study.windows, cohort, logistic, study.processor.window_length, seed=seed)
     return {
         "seen_in_pretraining": study.seen,
+        # As importing names them where no subject is stated.
+        "sessions_as_subjects": all(recording.subject_id == recording.session_id for recording in study.recordings),
         "distribution": study.comparison.to_dict(),
         "power": power_note(cohort.targets, cohort.strata, max(study.options.permutations, 1)),
         "confounds": [dataclasses.asdict(row) for row in confound_table(study.recordings, cohort, seed=seed)],

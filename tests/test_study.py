@@ -101,6 +101,7 @@ def test_the_verdict_says_that_an_interval_without_width_is_not_certainty(score_
 def test_suspicious_properties_are_a_warning():
     checks = {
         "seen_in_pretraining": [],
+        "sessions_as_subjects": False,
         "distribution": {},
         "confounds": [{"name": "recording date", "suspicious": True}],
     }
@@ -132,6 +133,15 @@ def ages(rebuild, tmp_path):
         return dataclasses.replace(recording, labels={"age": int(recording.subject_id[-1])})
 
     return rebuild(tmp_path / "build", with_age)
+
+
+def test_sessions_that_were_taken_for_animals_are_said(rebuild, pretrained, tmp_path, study):
+    assert not results(study)["checks"]["sessions_as_subjects"]
+    build = rebuild(
+        tmp_path / "build", lambda recording: dataclasses.replace(recording, subject_id=recording.session_id)
+    )
+    crossval(build, tmp_path / "out", model=pretrained, options=dataclasses.replace(OPTIONS, permutations=0))
+    assert "Subjects are named like their sessions" in (tmp_path / "out/report.md").read_text()
 
 
 def test_two_animals_of_a_group_are_too_few(neurt, rebuild, pretrained, tmp_path):
