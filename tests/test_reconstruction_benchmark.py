@@ -22,10 +22,13 @@ from reconstruction import load_published, measure_set, published_folder
 from reconstruction_figures import draw_forecasts, draw_ratios
 from reconstruction_predictors import (
     AR_OTHERS,
+    AR_OWN,
     INTERPOLATION,
     MEAN_OF_OTHERS,
     MODEL,
     PUBLISHED,
+    RIDGE_OTHERS,
+    RIDGE_OWN,
     WINDOW_MEAN,
     calibrated,
     predictors,
@@ -182,6 +185,28 @@ def test_in_a_set_of_one_animal_others_are_other_neurons():
     assert len(set(field.groups)) == 5
 
 
+@pytest.mark.parametrize(
+    ("task", "others", "own"),
+    [("span", AR_OTHERS, AR_OWN), ("neuron", RIDGE_OTHERS, RIDGE_OWN), ("forecast", RIDGE_OTHERS, RIDGE_OWN)],
+)
+def test_one_fit_is_to_others_alone_and_the_other_to_the_own_past_alone(task, others, own):
+    windows = windows_of(several("ab"), task)
+    rows = (windows.field == 0) & (windows.first >= 100)
+
+    def predictions():
+        return {name: predictors(task, {})[name](windows)[rows] for name in (others, own)}
+
+    before = predictions()
+    for animal, kept, moved in ((0, others, own), (1, own, others)):
+        channels = windows.fields[animal].channels  # the windows hold copies
+        recorded = channels.copy()
+        channels[:] = np.random.default_rng(0).normal(size=channels.shape)
+        after = predictions()
+        channels[:] = recorded
+        np.testing.assert_array_equal(after[kept], before[kept])
+        assert (after[moved] != before[moved]).any()
+
+
 def test_calibration_finds_the_level_and_size_of_each_hidden_channel():
     windows = windows_of(several("abc"), "population", most=40)
     prediction = (windows.values - np.float32([0, 0.5, 1, 2, 3])) / np.float32([1, 2, 4, -1, 0.5])
@@ -197,8 +222,8 @@ def test_the_fitted_baselines_beat_what_knows_less_on_slow_noisy_signals():
         statistics.add_predictor(errors, name, predict(windows), windows, "span")
     own = {name: squared.sum((0, 1))[0] for name, squared in errors.squared.items()}
     best = min(own, key=own.get)
-    assert best in (AR_OTHERS, "autoregression, own past", "Gaussian process")
-    assert max(own[AR_OTHERS], own["autoregression, own past"]) < own[INTERPOLATION]
+    assert best in (AR_OTHERS, AR_OWN, "Gaussian process")
+    assert max(own[AR_OTHERS], own[AR_OWN]) < own[INTERPOLATION]
 
 
 # Scores.
