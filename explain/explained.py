@@ -27,7 +27,7 @@ class ExplainedWindows:
         recording: int (n,), the place of each window's recording in `recording_ids`.
         recording_ids: (R,).
         subject_ids: (R,), the animal of each recording.
-        class_ids: int (R,), the class of each recording, as the label tells it.
+        class_ids: int (R,), the class of each recording, as the label tells it; None where no label was asked for.
         roi_ids: (n,), the neuron of each window.
         neuron_index: int (n,), its row among the recording's accepted neurons.
         start_frame: int (n,).
@@ -37,7 +37,7 @@ class ExplainedWindows:
     recording: np.ndarray
     recording_ids: tuple[str, ...]
     subject_ids: tuple[str, ...]
-    class_ids: np.ndarray
+    class_ids: np.ndarray | None
     roi_ids: tuple[str, ...]
     neuron_index: np.ndarray
     start_frame: np.ndarray
@@ -52,7 +52,13 @@ class ExplainedWindows:
 
     @property
     def classes(self) -> np.ndarray:
-        """The class of each window's animal; int (n,)."""
+        """The class of each window's animal; int (n,).
+
+        Raises:
+            ValueError: If no label was asked for.
+        """
+        if self.class_ids is None:
+            raise ValueError("expected windows of labelled animals, got some without a label; pass --label")
         return self.class_ids[self.recording]
 
     @property
@@ -76,10 +82,10 @@ class ExplainedWindows:
 
 
 def gather(dataset: WindowDataset, rows: Sequence[int] | np.ndarray) -> ExplainedWindows:
-    """Take some windows of a data set that was made with a label into memory.
+    """Take some windows of a data set into memory.
 
     Args:
-        dataset: Windows that carry `labels`.
+        dataset: Windows, with `labels` or without.
         rows: Which of them; int (n,).
     """
     rows = np.asarray(rows)
@@ -92,7 +98,7 @@ def gather(dataset: WindowDataset, rows: Sequence[int] | np.ndarray) -> Explaine
         recording=dataset.window_recordings[rows],
         recording_ids=tuple(recording_ids),
         subject_ids=tuple(window["subject_id"] for window in of_recordings),
-        class_ids=np.array([int(window["labels"]) for window in of_recordings]),
+        class_ids=None if dataset.label is None else np.array([int(window["labels"]) for window in of_recordings]),
         roi_ids=tuple(batch["roi_id"]),
         neuron_index=batch["neuron_index"].numpy(),
         start_frame=batch["start_frame"].numpy(),

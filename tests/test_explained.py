@@ -44,6 +44,14 @@ def test_some_of_the_windows_keep_their_places(windows):
     torch.testing.assert_close(chosen.inputs["input_values"][0], windows.inputs["input_values"][3])
 
 
+def test_windows_without_a_label_have_no_classes():
+    recordings, _ = simulate_study(SimulationConfig(subjects_per_group=1, neurons=6, duration=20))
+    unlabelled = gather(WindowDataset(recordings, NeurtProcessor(window_length=32)), [0, 1])
+    assert unlabelled.subjects.tolist() == ["sim001", "sim001"]
+    with pytest.raises(ValueError, match="pass --label"):
+        _ = unlabelled.classes
+
+
 def test_log_odds_set_a_class_against_all_others():
     logits = torch.tensor([[1.0, 2.0, 4.0], [0.0, 0.0, 0.0]])
     found = log_odds(logits, torch.tensor([2, 0]))
