@@ -51,11 +51,13 @@ class Evaluation:
         scores: Of the model and its baselines.
         seen: The animals among those tested that training has seen.
         skipped: Why, for each recording that gave no windows.
+        dropped: For each other recording that lost neurons, how many for each reason.
     """
 
     scores: ReconstructionScores | ClassificationScores
     seen: list[str]
     skipped: dict[str, str]
+    dropped: dict[str, dict[str, int]]
 
 
 def is_classifier(model: str | Path) -> bool:
@@ -119,9 +121,10 @@ def evaluate_model(
     with tqdm(DataLoader(dataset, BATCH_SIZE, collate_fn=collate), desc="windows", unit="batch") as batches:
         scores = score(network, batches, **options)
     seen = sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ()))
-    evaluation = Evaluation(scores, seen, dataset.skipped)
+    evaluation = Evaluation(scores, seen, dataset.skipped, dataset.dropped)
     if output is not None:
-        found = {**scores.to_dict(), "seen_in_training": seen, "skipped": dataset.skipped}
+        left_out = {"skipped": dataset.skipped, "dropped": dataset.dropped}
+        found = {**scores.to_dict(), "seen_in_training": seen, **left_out}
         text = json.dumps(found | ({"task": task} if is_masked else {}), indent=1)
         with file_aside(output) as aside:
             aside.write_text(text + "\n", encoding="utf-8")
@@ -139,7 +142,8 @@ def embed(model: str | Path, build: Path, output: Path, *, missing_neighbours: s
         missing_neighbours: "mask" to use recordings without positions as well.
 
     Returns:
-        Counts of rows and recordings, and why recordings were skipped.
+        Counts of `rows` and `recordings`; why recordings were `skipped`; for each other recording that lost neurons,
+        how many were `dropped` for each reason.
 
     Raises:
         ValueError: If the model or the build cannot be used, or the output file exists.
@@ -171,7 +175,7 @@ def reconstruct(
         missing_neighbours: "mask" to use recordings without positions as well.
 
     Returns:
-        Counts of rows and recordings, and why recordings were skipped.
+        As `embed`.
 
     Raises:
         ValueError: If the model or the build cannot be used, the span is out of its range, or the output file exists.
@@ -258,7 +262,7 @@ def _write_windows(
 ) -> dict[str, Any]:
     """Apply a function to every batch of windows of a build, a recording at a time."""
     processor = load_processor(model)
-    counts = {"rows": 0, "recordings": 0, "skipped": {}}
+    counts = {"rows": 0, "recordings": 0, "skipped": {}, "dropped": {}}
     total = len(read_manifest(build)["files"])
     with file_aside(output) as aside, contextlib.ExitStack() as stack:
         writer = None
@@ -274,6 +278,7 @@ def _write_windows(
                 writer.write_table(table)
                 counts["rows"] += table.num_rows
             counts["recordings"] += 1
+            counts["dropped"] |= dataset.dropped
         if writer is None:
             raise ValueError(next(iter(counts["skipped"].values())))
     return counts

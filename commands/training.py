@@ -1,12 +1,15 @@
 """Commands that train and use models: pretrain, finetune, evaluate, embed, reconstruct, convert."""
 
 import functools
+import itertools
 import os
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Annotated, Any
 
 import typer
 
+from ..dataset_scripts.wording import count, printable, some
 from ..masking import PRETRAINING_TASKS
 from ..training.options import FinetuneOptions, SplitOptions, TrainingOptions
 from .options import Build, Pretrained, Seed, chosen, task_weights, with_flags
@@ -37,11 +40,20 @@ _Resume = Annotated[bool, _in_training("--resume", help="Go on from the last che
 def _report(output: Path, results: dict) -> None:
     """Print the summary of a training run, on one process only."""
     if int(os.environ.get("RANK", 0)) == 0:
-        for name, why in results["skipped"].items():
-            print(f"skipped {name}: {why}")
         _print_seen(results["seen_in_training"])
+        _print_left_out(results["skipped"], results["dropped"])
         print((output / "summary.md").read_text(encoding="utf-8"))
         print(f"saved to {output}")
+
+
+def _print_left_out(skipped: Mapping[str, str], dropped: Mapping[str, Mapping[str, int]]) -> None:
+    """Say which recordings gave nothing and why, and for each reason how many neurons of which others did not."""
+    for name, why in skipped.items():
+        print(printable(f"skipped {name}: {why}"))
+    for reason in dict.fromkeys(itertools.chain.from_iterable(dropped.values())):
+        numbers = {name: counts[reason] for name, counts in dropped.items() if reason in counts}
+        where = some([f"{name} ({number})" for name, number in numbers.items()])
+        print(printable(f"left out {count(sum(numbers.values()), 'neuron')} ({reason}): {where}"))
 
 
 def _print_seen(subjects: list[str]) -> None:
@@ -160,9 +172,8 @@ def evaluate(
         seed=seed,
         output=output,
     )
-    for name, why in evaluation.skipped.items():
-        print(f"skipped {name}: {why}")
     _print_seen(evaluation.seen)
+    _print_left_out(evaluation.skipped, evaluation.dropped)
     print(evaluation.scores.to_markdown())
     if label is not None:
         print("The baseline, fitted to the training animals, stands in the summary.md of the fine-tuning.")
@@ -195,8 +206,7 @@ def reconstruct(
 
 
 def _print_counts(counts: dict, output: Path) -> None:
-    for name, why in counts["skipped"].items():
-        print(f"skipped {name}: {why}")
+    _print_left_out(counts["skipped"], counts["dropped"])
     print(f"{counts['rows']} windows of {counts['recordings']} recordings; saved to {output}")
 
 

@@ -242,7 +242,11 @@ def test_embed_writes_what_the_function_writes_and_says_how_much(neurt, pretrain
     code, out, _ = neurt(*using("embed", pretrained, build, tmp_path / "rows.parquet"))
     counts = embed(pretrained, build, tmp_path / "expected.parquet")
     assert code == 0
-    assert out == f"{counts['rows']} windows of 12 recordings; saved to {tmp_path / 'rows.parquet'}\n"
+    left_out, last = out.splitlines()
+    alone = {name: why["fewer than 2 near or far neurons"] for name, why in counts["dropped"].items()}
+    assert left_out.startswith(f"left out {sum(alone.values())} neurons (fewer than 2 near or far neurons): ")
+    assert f": sim001_ses-1_field-1 ({alone['sim001_ses-1_field-1']}), sim00" in left_out and " and 4 more" in left_out
+    assert last == f"{counts['rows']} windows of 12 recordings; saved to {tmp_path / 'rows.parquet'}"
     assert pq.read_table(tmp_path / "rows.parquet").equals(pq.read_table(tmp_path / "expected.parquet"))
 
 

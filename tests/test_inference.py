@@ -36,10 +36,11 @@ def test_an_embedding_is_the_mean_of_the_models_embeddings_over_real_frames(pret
     rows = rows_by_key(tmp_path / "rows.parquet")
     assert list(next(iter(rows.values()))) == [*KEYS, "embedding"]
     model, processor = NeurtModel.from_pretrained(pretrained), NeurtProcessor.from_pretrained(pretrained)
-    expected = 0
+    expected, dropped = 0, {}
     for recording in read_build(build):
         windows, keys = windows_of(recording, processor)
         expected += len(keys)
+        dropped[recording.recording_id] = {reason: len(rows) for reason, rows in windows["dropped"].items()}
         for i, (roi, start) in enumerate(keys):
             row = rows[recording.recording_id, roi, start]
             real = int(windows["attention_mask"][i].sum())
@@ -49,7 +50,8 @@ def test_an_embedding_is_the_mean_of_the_models_embeddings_over_real_frames(pret
             assert row["embedding"] == pytest.approx(embeddings.mean(0).tolist(), abs=1e-5)
             assert row["start_s"] == start / 5 and row["sampling_rate"] == 5
             assert row["subject_id"] == recording.subject_id
-    assert counts == {"rows": expected, "recordings": 12, "skipped": {}} and len(rows) == expected
+    assert len(rows) == expected and counts.pop("dropped") == {name: why for name, why in dropped.items() if why}
+    assert counts == {"rows": expected, "recordings": 12, "skipped": {}}
 
 
 def test_times_keep_the_precision_of_the_frame_rate(pretrained, rebuild, tmp_path):
@@ -126,6 +128,28 @@ def test_recordings_without_positions_are_skipped_and_named_or_used(pretrained, 
     assert np.isfinite(pq.read_table(tmp_path / "mask.parquet")["embedding"].combine_chunks().flatten()).all()
     evaluation = evaluate_model(pretrained, partly)
     assert set(evaluation.skipped) == {"sim001_ses-1_field-1", "sim001_ses-2_field-1"}
+
+
+def silence_two_neurons(recording):
+    """In one recording a constant trace, and one with NaN; no other loses a neuron."""
+    if recording.recording_id != "sim002_ses-1_field-1":
+        return recording
+    traces = recording.traces.copy()
+    traces[2], traces[5, 7] = 3.0, np.nan
+    return replace(recording, traces=traces)
+
+
+def test_neurons_that_give_no_windows_are_counted_by_their_reason(pretrained, build, rebuild, tmp_path):
+    partly = rebuild(tmp_path / "build", silence_two_neurons)
+    missing = {"sim002_ses-1_field-1": {"NaN or infinite frames": 1, "constant trace": 1}}
+    for write in (embed, reconstruct):
+        counts = write(pretrained, partly, tmp_path / f"{write.__name__}.parquet", missing_neighbours="mask")
+        assert counts["dropped"] == missing
+    assert evaluate_model(pretrained, partly, missing_neighbours="mask", output=tmp_path / "a").dropped == missing
+    assert json.loads((tmp_path / "a").read_text())["dropped"] == missing
+    rows = pq.read_table(tmp_path / "embed.parquet", filters=[("recording_id", "==", "sim002_ses-1_field-1")])
+    (changed,) = (one for one in read_build(partly) if one.recording_id == "sim002_ses-1_field-1")
+    assert {*changed.roi_ids} - {*rows["roi_id"].to_pylist()} == {changed.roi_ids[2], changed.roi_ids[5]}
 
 
 def test_nothing_is_left_where_no_recording_gives_windows(pretrained, rebuild, tmp_path):
