@@ -14,6 +14,7 @@ from transformers import (
 from .configuration_neurt import NeurtConfig
 from .masking import MaskedSignalCollator
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification, NeurtModel
+from .pipeline_neurt import NeuronSignalClassificationPipeline
 from .processing_neurt import NeurtProcessor
 
 __version__ = "0.1.0"
@@ -26,6 +27,7 @@ AutoProcessor.register(NeurtConfig, NeurtProcessor)
 
 __all__ = [
     "MaskedSignalCollator",
+    "NeuronSignalClassificationPipeline",
     "NeurtConfig",
     "NeurtForMaskedSignalModeling",
     "NeurtForSequenceClassification",

@@ -8,7 +8,7 @@ from pathlib import Path
 
 from huggingface_hub.errors import StrictDataclassError
 from safetensors import SafetensorError
-from transformers import PreTrainedModel
+from transformers import Pipeline, PreTrainedModel
 from transformers.utils import logging
 
 from .configuration_neurt import NeurtConfig
@@ -97,7 +97,7 @@ def load_quietly(
     return network
 
 
-def save_quietly(network: PreTrainedModel, folder: Path):
+def save_quietly(network: PreTrainedModel | Pipeline, folder: Path):
     """`save_pretrained` without a progress bar that lasts a moment."""
     with _quietly():
         network.save_pretrained(folder)

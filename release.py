@@ -10,11 +10,13 @@ from pathlib import Path
 from typing import Any
 
 from accelerate import PartialState
-from transformers import PreTrainedModel
+from transformers import Pipeline, PreTrainedModel
 
 from .distribution import Reference
 from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
 from .loading import save_quietly
+from .modeling_neurt import NeurtForSequenceClassification
+from .pipeline_neurt import NeuronSignalClassificationPipeline
 from .processing_neurt import NeurtProcessor
 from .summary import write_summary
 from .training.data import PARTS, TrainingData
@@ -67,7 +69,7 @@ class Release:
         """Put everything together aside, then move it into the folder."""
         aside = self.output / "training" / "release"
         shutil.rmtree(aside, ignore_errors=True)
-        save_quietly(self.model, aside)
+        save_quietly(self._with_pipeline(), aside)
         self.processor.save_pretrained(aside)
         if reference is not None:
             reference.save(aside)
@@ -80,12 +82,19 @@ class Release:
             **scores,
             examples=examples,
             split={side: ids for side, ids in sides.items() if ids},
+            seen=self.seen,
             simulated=self.data.simulated,
             command=self.command,
         )
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "results.json"):
             os.replace(path, self.output / path.name)
         aside.rmdir()
+
+    def _with_pipeline(self) -> PreTrainedModel | Pipeline:
+        """A classifier in its pipeline, which saves its own code beside the model's."""
+        if not isinstance(self.model, NeurtForSequenceClassification):
+            return self.model
+        return NeuronSignalClassificationPipeline(self.model, processor=self.processor, device=self.model.device)
 
     def _left_out(self) -> dict[str, dict]:
         """What gave no windows: recordings, neurons, frames; and what was padded, on each side of the split."""

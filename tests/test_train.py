@@ -283,6 +283,7 @@ def test_frozen_weights_stay_bit_for_bit_and_the_others_learn(tmp_path, pretrain
 def test_bf16_fine_tuning_runs_and_its_folder_opens_with_the_names_of_the_classes(tmp_path, tiny_finetune):
     tiny_finetune(tmp_path, options={"mixed_precision": "bf16"})
     model = NeurtForSequenceClassification.from_pretrained(tmp_path)
+    assert (tmp_path / "pipeline_neurt.py").is_file()
     assert model.config.id2label == {0: "control", 1: "planted"}
     assert model.config.label2id == {"control": 0, "planted": 1}
     assert model.dtype == torch.float32
