@@ -1,4 +1,4 @@
-"""Pooling weights and attention rollout: against hand-computed numbers, whole matrix products, and the model itself."""
+"""Pooling weights and attention rollout, against hand-computed numbers, whole matrix products and the model itself."""
 
 import numpy as np
 import pytest
