@@ -19,7 +19,7 @@ from torch import nn
 from .markdown_text import markdown_table
 from .masking import model_inputs
 from .metrics.masked_signal import MaskedSums, masked_sums, merge_sums, scores
-from .metrics.subject_classification import ScoredUnits, levels, scored_windows, unit_scores
+from .metrics.subject_classification import ScoredUnits, always_the_larger_class, levels, scored_windows, unit_scores
 from .modeling_neurt import NeurtForMaskedSignalModeling
 from .processing_neurt import CHANNELS
 from .sampling import evenly_spaced
@@ -28,8 +28,10 @@ from .signal_neurt import expand_mask_to_channels, fill_linearly
 # A function of a batch that gives (B, T, C).
 Baseline = Callable[[Mapping[str, Any]], np.ndarray]
 
-MODEL = "model"
+MODEL, LARGER_CLASS = "model", "always the larger class"
 LEVELS = ("window", "recording", "subject")
+# Animals of a class below which an AUC over them takes a handful of values, and 1 comes by chance.
+FEWEST_SUBJECTS = 3
 
 
 def linear_interpolation(shown: np.ndarray) -> np.ndarray:
@@ -134,11 +136,12 @@ class ReconstructionScores:
         return next(row for row in self.rows if (row["predictor"], row["channel"]) == (predictor, channel))
 
     def to_markdown(self) -> str:
-        """A table, each channel's baselines under the model, and a line that says what it was measured on."""
+        """A table, each scored channel's baselines under the model, and a line that says what it was measured on."""
         titles = {"channel": "channel", "predictor": "predictor", "r2": "R²", "r2_within": "R² within window"}
         titles |= {"mae": "MAE", "cosine": "cosine", "squared_error": "squared error", "n": "n"}
         channels = list(dict.fromkeys(row["channel"] for row in self.rows))
-        ordered = sorted(self.rows, key=lambda row: channels.index(row["channel"]))
+        scored = (row for row in self.rows if row["n"])
+        ordered = sorted(scored, key=lambda row: channels.index(row["channel"]))
         return f"{_score_table(titles, ordered)}\n\n{self.measured_on}.\n"
 
     def to_dict(self) -> dict[str, Any]:
@@ -169,12 +172,19 @@ class ClassificationScores:
         """The row of one level and predictor."""
         return next(row for row in self.rows if (row["level"], row["predictor"]) == (level, predictor))
 
+    @property
+    def too_few(self) -> bool:
+        """Whether fewer than three animals of a class were tested: then no AUC is shown, at any level."""
+        return min(self.row("subject")["n_per_class"]) < FEWEST_SUBJECTS
+
     def to_markdown(self) -> str:
         """A table of the levels, baselines under the model, and a line that says what it was measured on."""
         titles = {name: name.replace("_", " ") for name in ("level", "predictor", "accuracy", "balanced_accuracy")}
-        titles |= {"roc_auc": "ROC-AUC", "n": "n", "n_per_class": "n per class"}
+        titles |= {} if self.too_few else {"roc_auc": "ROC-AUC"}
+        titles |= {"n": "n", "n_per_class": "n per class"}
         reasons = dict.fromkeys(f"{row['level']}: {row['undefined']}" for row in self.rows if row["undefined"])
         notes = f"Not defined ({'; '.join(reasons)}). " if reasons else ""
+        notes += f"No ROC-AUC with fewer than {FEWEST_SUBJECTS} subjects of a class. " if self.too_few else ""
         ordered = sorted(self.rows, key=lambda row: LEVELS.index(row["level"]))
         return f"{_score_table(titles, ordered)}\n\n{notes}{self.measured_on}.\n"
 
@@ -272,7 +282,7 @@ def evaluate_classification(
     simulated: bool,
     seed: int | None = None,
 ) -> ClassificationScores:
-    """Score a classifier window by window, by recording, and by subject.
+    """Score a classifier window by window, by recording, and by subject, beside always saying the larger class.
 
     Args:
         model: Takes batches and returns an output with `logits` (B, K).
@@ -298,7 +308,12 @@ def evaluate_classification(
     measured_on = tally.measured_on(simulated, seed)
     windows = scored_windows(np.concatenate(logits), columns["labels"], columns["recording_id"], columns["subject_id"])
     units = levels(windows)
-    rows = [{"level": level, "predictor": MODEL, **unit_scores(scored)} for level, scored in units.items()]
+    constant = {level: always_the_larger_class(scored) for level, scored in units.items()}
+    rows = [
+        {"level": level, "predictor": predictor, **unit_scores(scored)}
+        for predictor, scores_of in {MODEL: units, LARGER_CLASS: constant}.items()
+        for level, scored in scores_of.items()
+    ]
     subjects = _subject_rows(units["subject"], units["recording"])
     return ClassificationScores(rows, subjects, _class_names(model, windows), measured_on)
 

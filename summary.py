@@ -12,7 +12,7 @@ from matplotlib.axes import Axes
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 
-from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
+from .evaluation import FEWEST_SUBJECTS, ClassificationScores, ReconstructionExample, ReconstructionScores
 from .markdown_text import code_block, escape_markdown, markdown_table, shortened
 from .writing_aside import file_aside
 
@@ -30,6 +30,7 @@ def write_summary(
     classification: ClassificationScores | None = None,
     examples: Sequence[ReconstructionExample] | None = None,
     split: Mapping[str, Sequence[str]] | None = None,
+    seen: Sequence[str] = (),
     simulated: bool,
     command: str,
 ) -> Path:
@@ -42,6 +43,7 @@ def write_summary(
         classification: Scores of a classifier; drawn in `subjects.png`.
         examples: Windows for `reconstruction.png`.
         split: Subjects on each side, for example {"train": [...], "held out": [...]}.
+        seen: Subjects that were tested although training has seen them; said before any score.
         simulated: Whether any recording was simulated; said wherever a number stands.
         command: What regenerates the run.
 
@@ -62,6 +64,7 @@ def write_summary(
         save_figure(subjects_figure(classification), folder / "subjects.png")
 
     parts = [f"# {escape_markdown(title)}", *(["**Simulated recordings are among these.**"] if simulated else [])]
+    parts += [_seen_warning(seen)] if seen else []
     parts += ["## What was run", code_block(command)]
     if reconstruction is not None:
         parts += ["## Reconstruction of hidden frames", _verdict(reconstruction), reconstruction.to_markdown()]
@@ -165,7 +168,7 @@ def _draw_group(panel, position, values, group):
 
 def _subjects_title(scores):
     row = scores.row("subject")
-    auc = "not defined" if np.isnan(row["roc_auc"]) else f"{row['roc_auc']:.2f}"
+    auc = "not defined" if scores.too_few or np.isnan(row["roc_auc"]) else f"{row['roc_auc']:.2f}"
     kind = "simulated " if scores.measured_on.simulated else ""
     return f"{row['n']} {kind}subjects: AUC {auc}, accuracy {row['accuracy']:.2f}"
 
@@ -205,16 +208,25 @@ def _verdict(scores):
 def _group_verdict(scores):
     """Say first whether the model tells animals apart better than every baseline; empty without one."""
     model, *baselines = (row for row in scores.rows if row["level"] == "subject")
-    measure, name = ("accuracy", "Accuracy") if np.isnan(model["roc_auc"]) else ("roc_auc", "AUC")
+    no_auc = scores.too_few or np.isnan(model["roc_auc"])
+    measure, name = ("accuracy", "Accuracy") if no_auc else ("roc_auc", "AUC")
     compared = [row for row in baselines if not np.isnan(row[measure])]
     if not compared:
         return ""
     kind = "simulated " if scores.measured_on.simulated else ""
     values = ", ".join(f"{row[measure]:.3f} for {row['predictor']}" for row in (model, *compared))
+    said = f"{name} over {model['n']} {kind}test subjects: {values}"
+    if scores.too_few:
+        return f"{said}; **fewer than {FEWEST_SUBJECTS} of a class were tested, too few to tell chance from skill**."
     unbeaten = {row["predictor"]: row[measure] > model[measure] for row in compared if row[measure] >= model[measure]}
     words = [f"{predictor} {'did better' if better else 'did as well'}" for predictor, better in unbeaten.items()]
     end = f"**{' and '.join(words)}, without a neural network**" if words else "the model did better"
-    return f"{name} over {model['n']} {kind}test subjects: {values}; {end}."
+    return f"{said}; {end}."
+
+
+def _seen_warning(seen):
+    names = ", ".join(map(escape_markdown, seen))
+    return f"**Tested although seen in training: {names}. What follows is no test on new animals.**"
 
 
 def _split_table(split):

@@ -176,7 +176,7 @@ def evaluate(
     _print_left_out(evaluation.skipped, evaluation.dropped)
     print(evaluation.scores.to_markdown())
     if label is not None:
-        print("The baseline, fitted to the training animals, stands in the summary.md of the fine-tuning.")
+        print("Simple statistics, fitted to the training animals, stand beside it in the summary.md of the fine-tuning.")
 
 
 _Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]

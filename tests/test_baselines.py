@@ -20,7 +20,7 @@ from neurt.baselines import (
 )
 from neurt.dataset_scripts.recording import Recording
 from neurt.dataset_scripts.windows import WindowDataset
-from neurt.evaluation import ClassificationScores, MeasuredOn
+from neurt.evaluation import LARGER_CLASS, ClassificationScores, MeasuredOn
 from neurt.metrics.subject_classification import scored_windows, unit_scores
 from neurt.processing_neurt import NeurtProcessor
 from scipy.signal import lfilter
@@ -303,6 +303,7 @@ def test_fine_tuning_writes_the_baseline_into_its_results_and_its_summary(classi
     found = {(row["level"], row["predictor"]): row for row in rows}
     assert list(found) == [
         *((level, "model") for level in ("window", "recording", "subject")),
+        *((level, LARGER_CLASS) for level in ("window", "recording", "subject")),
         *((level, SIMPLE_STATISTICS) for level in ("recording", "subject")),
     ]
     for level, n_per_class in {"recording": [2, 2], "subject": [1, 1]}.items():

@@ -144,7 +144,7 @@ def test_padded_frames_and_nan_labels_are_not_scored():
     assert result.row("model", "own")["n"] == batch["bool_masked_pos"][1:, :20, 0].sum()
     assert result.row("model", "far SD")["n"] == 0
     assert np.isnan(result.row("model", "far SD")["r2"])
-    assert "| far SD | model | – | – | – | – | – | 0 |" in result.to_markdown()
+    assert "| own | model |" in result.to_markdown() and "far SD" not in result.to_markdown()
 
 
 def test_the_targets_are_the_labels_where_there_are_any():
@@ -247,7 +247,7 @@ def test_subjects_are_scored_from_windows_spread_over_batches():
     ]
     result = evaluate_classification(FixedModel(), batches, simulated=True, seed=1)
     # The log-odds are twice the evidence: a1 -4, a2 8, so subject a 2, wrongly; c 2.
-    assert [row["level"] for row in result.rows] == ["window", "recording", "subject"]
+    assert [row["level"] for row in result.rows] == 2 * ["window", "recording", "subject"]
     assert (result.row("window")["accuracy"], result.row("window")["n"]) == (4 / 5, 5)
     assert result.row("subject")["accuracy"] == 0.5
     assert [s["subject_id"] for s in result.subjects] == ["a", "c"]
@@ -257,6 +257,20 @@ def test_subjects_are_scored_from_windows_spread_over_batches():
     assert result.class_names == ("wild type", "5xFAD")
     assert "Simulated data: 5 windows, 3 recordings, 2 subjects, seed 1." in result.to_markdown()
     assert json.loads(json.dumps(result.to_dict(), allow_nan=False)) == result.to_dict()
+
+
+def test_always_saying_the_larger_class_stands_beside_the_model():
+    evidence, labels, subjects = [-1.0, 2.0, 3.0, 4.0], [0, 0, 1, 0], ["a", "a", "b", "c"]
+    batch = classification_batch(evidence, labels, ["a1", "a2", "b1", "c1"], subjects)
+    result = evaluate_classification(FixedModel(), [batch], simulated=False)
+    windows, animals = (result.row(level, "always the larger class") for level in ("window", "subject"))
+    assert (windows["accuracy"], animals["accuracy"]) == (3 / 4, 2 / 3)
+    assert (windows["roc_auc"], windows["balanced_accuracy"], windows["n_per_class"]) == (0.5, 0.5, [3, 1])
+    # Brier score of the shares: 3/4 x (1/4)² + 1/4 x (3/4)².
+    assert windows["brier"] == pytest.approx(3 / 16)
+    alone = evaluate_classification(FixedModel(), [classification_batch([1.0], [1], ["r"], ["a"])], simulated=False)
+    assert alone.row("subject", "always the larger class")["accuracy"] == 1
+    assert np.isnan(alone.row("subject", "always the larger class")["roc_auc"])
 
 
 def test_one_class_is_reported_as_undefined_and_not_as_a_score():

@@ -23,7 +23,8 @@ def reconstruction_scores(model_error=0.5, simulated=True):
     return ReconstructionScores(rows, measured_on(simulated))
 
 
-def classification_scores(classes=("wild type", "5xFAD"), auc=0.75):
+def classification_scores(classes=("wild type", "5xFAD"), auc=0.75, per_class=3):
+    number = per_class * len(classes)
     rows = [
         {
             "level": level,
@@ -31,8 +32,8 @@ def classification_scores(classes=("wild type", "5xFAD"), auc=0.75):
             "accuracy": 0.5,
             "balanced_accuracy": 0.5,
             "roc_auc": auc,
-            "n": 4,
-            "n_per_class": [2, 2],
+            "n": number,
+            "n_per_class": [per_class] * len(classes),
             "undefined": "",
         }
         for level in ("window", "recording", "subject")
@@ -46,7 +47,7 @@ def classification_scores(classes=("wild type", "5xFAD"), auc=0.75):
             "margin": -float(i),
             "num_recordings": 1,
         }
-        for i in range(4)
+        for i in range(number)
     ]
     return ClassificationScores(rows, subjects, classes, measured_on())
 
@@ -77,7 +78,7 @@ def test_the_summary_has_command_tables_split_and_files(tmp_path):
     assert text.startswith("# A run\n")
     assert "```\nneurt demo --seed 0\n```" in text
     assert "| own | linear interpolation | 0.400 | 0.300 | 0.1 | 0.900 | 1 | 7 |" in text
-    assert "| subject | model | 0.500 | 0.500 | 0.750 | 4 | 2 / 2 |" in text
+    assert "| subject | model | 0.500 | 0.500 | 0.750 | 6 | 3 / 3 |" in text
     assert "| held out | 2 | m1, m2 |" in text
     assert text.endswith("- model\\/\n- reconstruction.png\n- subjects.png\n- summary.md\n")
     assert sorted(path.name for path in tmp_path.iterdir() if path.is_file()) == [
@@ -127,7 +128,7 @@ def with_baseline(scores, **changes):
 @pytest.mark.parametrize(
     ("auc", "verdict"),
     [
-        (0.5, "AUC over 4 simulated test subjects: 0.750 for model, 0.500 for simple statistics; the model did"),
+        (0.5, "AUC over 6 simulated test subjects: 0.750 for model, 0.500 for simple statistics; the model did"),
         (0.75, "0.750 for simple statistics; **simple statistics did as well, without a neural network**."),
         (1.0, "1.000 for simple statistics; **simple statistics did better, without a neural network**."),
     ],
@@ -141,7 +142,7 @@ def test_the_first_line_on_groups_says_whether_simple_statistics_do_as_well(tmp_
 
 def test_groups_are_compared_by_accuracy_where_there_is_no_auc_and_not_at_all_without_a_score(tmp_path):
     alone, nan = classification_scores(auc=float("nan")), float("nan")
-    assert "Accuracy over 4 simulated test subjects: 0.500 for model, 0.250 for simple" in write(
+    assert "Accuracy over 6 simulated test subjects: 0.500 for model, 0.250 for simple" in write(
         tmp_path, classification=with_baseline(alone, accuracy=0.25)
     )
     undefined = with_baseline(alone, accuracy=nan, undefined="no training recording of class 1")
@@ -149,6 +150,28 @@ def test_groups_are_compared_by_accuracy_where_there_is_no_auc_and_not_at_all_wi
         text = write(tmp_path, classification=scores)
         assert "test subjects" not in text and "\n\n\n" not in text
     assert "subject: no training recording of class 1" in write(tmp_path, classification=undefined)
+
+
+def test_no_auc_is_shown_where_fewer_than_three_animals_of_a_class_were_tested(tmp_path):
+    few = with_baseline(classification_scores(per_class=2), roc_auc=1.0, accuracy=0.75)
+    text = write(tmp_path, classification=few)
+    assert "Accuracy over 4 simulated test subjects: 0.500 for model, 0.750 for simple statistics; **fewer than 3 " in text
+    assert "| level | predictor | accuracy | balanced accuracy | n | n per class |" in text
+    assert "No ROC-AUC with fewer than 3 subjects of a class." in text and "1.000" not in text
+    assert "AUC not defined" in subjects_figure(few).axes[0].get_title()
+
+
+def test_animals_that_training_has_seen_are_named_before_any_score(tmp_path):
+    seen = write(tmp_path, seen=["m1", "m2"])
+    assert seen.index("**Tested although seen in training: m1, m2. What follows is no test on new") < seen.index("## ")
+    assert "Tested although" not in write(tmp_path / "none")
+
+
+def test_channels_that_nothing_was_hidden_of_have_no_rows(tmp_path):
+    scores = reconstruction_scores()
+    unscored = [row | {"channel": "near mean", "n": 0, "r2": float("nan")} for row in scores.rows]
+    text = write(tmp_path, reconstruction=dataclasses.replace(scores, rows=scores.rows + unscored))
+    assert "| own | model |" in text and "near mean" not in text
 
 
 def test_what_is_not_given_is_left_out(tmp_path):
@@ -185,17 +208,17 @@ def test_the_figure_of_windows_has_seconds_shades_and_both_predictions():
 def test_the_figure_of_subjects_shows_each_one_with_its_group():
     panel = subjects_figure(classification_scores()).axes[0]
     groups = [line for line in panel.lines if line.get_marker() in "os"]
-    assert [sorted(line.get_ydata()) for line in groups] == [[-1.5, 0.5], [-0.5, 1.5]]
-    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["wild type\nn = 2", "5xFAD\nn = 2"]
+    assert [sorted(line.get_ydata()) for line in groups] == [[-1.5, 0.5, 2.5], [-0.5, 1.5, 3.5]]
+    assert [tick.get_text() for tick in panel.get_xticklabels()] == ["wild type\nn = 3", "5xFAD\nn = 3"]
     assert panel.get_ylabel() == "Mean log-odds of 5xFAD"
-    assert panel.get_title() == "4 simulated subjects: AUC 0.75, accuracy 0.50"
+    assert panel.get_title() == "6 simulated subjects: AUC 0.75, accuracy 0.50"
 
 
 def test_three_groups_show_margins_and_a_missing_auc_is_said():
     panel = subjects_figure(classification_scores(("a", "b", "$c$"), auc=float("nan"))).axes[0]
     assert "own class" in panel.get_ylabel()
     assert "AUC not defined" in panel.get_title()
-    assert panel.get_xticklabels()[2].get_text() == "\\$c\\$\nn = 1"
+    assert panel.get_xticklabels()[2].get_text() == "\\$c\\$\nn = 3"
 
 
 def test_figures_are_the_same_bytes_each_time_and_are_images(tmp_path):
