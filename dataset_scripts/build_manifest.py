@@ -99,6 +99,9 @@ def parse_manifest(text: bytes, folder: str | os.PathLike) -> dict[str, Any]:
             _require(isinstance(names, list) and all(isinstance(name, str) for name in names))
         for entry in manifest["files"]:
             _check_entry(entry)
+        for entry in manifest["units"]:
+            _require(entry["split"] in SPLITS and entry["path"] == f"units/{entry['split']}.parquet")
+            _check_types(entry, {"sha256": str})
     except (ValueError, KeyError, TypeError, AttributeError, RecursionError):
         raise _no_build(folder) from None
     return manifest

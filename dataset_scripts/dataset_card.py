@@ -12,7 +12,7 @@ from .build_manifest import by_split, further_columns
 from .parquet_rows import LONG_COLUMNS, build_schema
 from .preparation import preparation_notes
 from .recording import SIMULATED
-from .wording import printable, some, tallied, value_range
+from .wording import byte_size, printable, some, tallied, value_range
 
 _COLUMNS = """\
 | column | type | meaning |
@@ -40,7 +40,6 @@ units = load_dataset("PATH/TO/THIS/FOLDER", "units")
 
 _MARKUP = frozenset("\\`*_[]|~$#")
 _MOST_LEFT_OUT = 20
-_SIZES = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def render_card(manifest: Mapping[str, Any]) -> str:
@@ -160,19 +159,13 @@ def _contents(files: Sequence[Mapping[str, Any]]) -> str:
             sum(entry[key] for entry in part) for key in ("neurons", "neurons_with_positions", "bytes")
         )
         frames, rates = (value_range(entry[key] for entry in part) for key in ("frames", "sampling_rate"))
-        cells = (split, len(part), subjects, neurons, placed, frames, rates, _size(size))
+        cells = (split, len(part), subjects, neurons, placed, frames, rates, byte_size(size))
         lines.append(f"| {' | '.join(map(str, cells))} |")
     few = some([_text(entry["recording_id"]) for entry in files if not entry["neighbour_channels"]])
     if few:
         why = f"With fewer than {MIN_NEURONS} accepted neurons with positions, so without neighbour channels"
         lines += ["", f"{why}: {few}."]
     return "\n".join(lines)
-
-
-def _size(number: int) -> str:
-    """Return "12.3 MB" for a number of bytes."""
-    power = min((len(str(number)) - 1) // 3, len(_SIZES) - 1)
-    return f"{number / 1000**power:.1f} {_SIZES[power]}"
 
 
 def _columns(

@@ -1,10 +1,11 @@
-"""Words for messages, summaries and cards: names cut short, counts with their noun, ranges, files that break."""
+"""Words for messages, summaries and cards: names cut short, counts with their noun, ranges, sizes, broken files."""
 
 import os
 from collections import Counter
 from collections.abc import Iterable, Sequence
 
 _SHOWN = 8
+_SIZES = ("bytes", "kB", "MB", "GB", "TB")
 
 
 def some(names: Sequence[str]) -> str:
@@ -32,6 +33,12 @@ def value_range(values: Iterable[float]) -> str:
     """Return "5" where all values look the same, else "4.5 to 7.9"; whole numbers with all their digits."""
     values = sorted(values)
     return " to ".join(dict.fromkeys(map(_short, (values[0], values[-1]))))
+
+
+def byte_size(number: int) -> str:
+    """Return "321 bytes" or "12.3 MB" for a number of bytes."""
+    power = min((len(str(number)) - 1) // 3, len(_SIZES) - 1)
+    return f"{number / 1000**power:.{min(power, 1)}f} {_SIZES[power]}"
 
 
 def printable(line: str) -> str:

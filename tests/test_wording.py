@@ -1,7 +1,7 @@
 """What messages say is short and exact."""
 
 import pytest
-from neurt.dataset_scripts.wording import count, repeated, some, tallied, value_range
+from neurt.dataset_scripts.wording import byte_size, count, repeated, some, tallied, value_range
 
 
 @pytest.mark.parametrize(
@@ -41,3 +41,8 @@ def test_ranges_are_one_number_where_all_look_the_same(values, words):
 
 def test_notes_are_said_once_with_how_many_have_them():
     assert tallied(["b", "a", "b"], 3) == ["b (2 of 3 recordings)", "a (1 of 3 recordings)"]
+
+
+def test_sizes_have_one_decimal_beyond_bytes():
+    sizes = [0, 999, 1000, 12_345_678, 5_000_000_000_000_000]
+    assert [byte_size(size) for size in sizes] == ["0 bytes", "999 bytes", "1.0 kB", "12.3 MB", "5000.0 TB"]
