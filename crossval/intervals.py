@@ -45,7 +45,7 @@ def bootstrap_over_subjects(
     Raises:
         ValueError: If the statistic is not defined for any sample.
     """
-    values = statistic(_resampled(np.asarray(targets), samples, np.random.default_rng(seed)))
+    values = statistic(resampled(np.asarray(targets), samples, np.random.default_rng(seed)))
     values = values[~np.isnan(values)]
     if not len(values):
         raise ValueError("expected a statistic that is defined for some sample of the subjects, got only NaN")
@@ -54,7 +54,7 @@ def bootstrap_over_subjects(
     return float(low), float(high)
 
 
-def _resampled(targets: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
+def resampled(targets: np.ndarray, samples: int, rng: np.random.Generator) -> np.ndarray:
     """How often each subject is in each sample, (n, S)."""
     groups = targets if targets.dtype.kind in "iu" else np.zeros(len(targets), int)
     counts = np.zeros((samples, len(targets)))
