@@ -10,7 +10,7 @@ import typer
 import typer.core
 from huggingface_hub.errors import StrictDataclassError
 
-from .commands import data, groups, training
+from .commands import data, explain, groups, training
 from .dataset_scripts.wording import printable
 
 
@@ -41,6 +41,7 @@ app.command()(training.evaluate)
 app.command()(training.embed)
 app.command()(training.reconstruct)
 app.command()(groups.crossval)
+app.add_typer(explain.app, name="explain")
 app.command()(training.convert)
 
 

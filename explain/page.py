@@ -11,7 +11,7 @@ from pathlib import Path
 
 import jinja2
 
-_ASSETS = Path(__file__).parent / "assets"
+ASSETS = Path(__file__).parent / "assets"
 
 
 @dataclass(frozen=True)
@@ -77,17 +77,18 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
         lead: What to know first, in paragraphs.
         sections: In their order; the page begins with links to them.
     """
-    return _template().render(title=title, lead=lead, sections=sections)
+    return template("page.html").render(title=title, lead=lead, sections=sections)
 
 
 @functools.cache
-def _template() -> jinja2.Template:
-    loader = jinja2.FileSystemLoader(_ASSETS)
+def template(name: str) -> jinja2.Template:
+    """One of the templates of pages; what is put into it is escaped."""
+    loader = jinja2.FileSystemLoader(ASSETS)
     environment = jinja2.Environment(
         loader=loader, autoescape=True, undefined=jinja2.StrictUndefined, trim_blocks=True, lstrip_blocks=True
     )
     environment.tests["number"] = _is_number
-    return environment.get_template("page.html")
+    return environment.get_template(name)
 
 
 def _is_number(cell: str) -> bool:

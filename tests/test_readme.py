@@ -52,6 +52,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "pretrain",
         "finetune",
         "evaluate",
+        "explain",
     ]
     for line in pipeline:
         app(shlex.split(line)[1:], standalone_mode=False)
@@ -62,6 +63,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "CLASSIFIER/summary.md",
         "MODEL/results.json",
         "STUDY/report.md",
+        "attention.html",
     ):
         assert (workplace / output).exists()
     (example,) = blocks("python")
