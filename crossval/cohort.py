@@ -87,13 +87,15 @@ def make_cohort(
         stratum: Name of a label (cage, litter, date) within which labels are permuted.
 
     Raises:
-        ValueError: If a recording has no label, an animal two, a continuous target is not a number, or there are fewer
-            than two classes or two animals of one.
+        ValueError: If a recording has no label, an animal two, a continuous target is not a number or the same of all
+            animals, or there are fewer than two classes or two animals of one.
     """
     subjects = tuple(sorted({recording.subject_id for recording in recordings}))
     values = _one_each(recordings, label)
     if problem_type == REGRESSION:
         class_names, targets = (), np.array([_number(values[subject], label) for subject in subjects])
+        if not np.ptp(targets):
+            raise ValueError(f"expected different numbers as {label}, got {targets[0]:g} of every subject")
     else:
         class_names = tuple(sorted(set(values.values())))
         targets = np.array([class_names.index(values[subject]) for subject in subjects], dtype=np.int64)

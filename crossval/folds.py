@@ -7,7 +7,7 @@ import itertools
 from dataclasses import dataclass
 
 import numpy as np
-from sklearn.model_selection import KFold, StratifiedKFold
+from sklearn.model_selection import StratifiedKFold
 
 from .cohort import REGRESSION, Cohort
 
@@ -48,28 +48,42 @@ def leave_pair_out(cohort: Cohort) -> list[Fold]:
 
 
 def usual_folds(cohort: Cohort) -> int:
-    """How many stratified folds to make: five, or as many as leave two animals to compare in each."""
-    regression = cohort.problem_type == REGRESSION
-    return min(USUAL_FOLDS, len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min()))
+    """How many stratified folds to make: five, or as many as hold animals to compare."""
+    return min(USUAL_FOLDS, _most_folds(cohort))
 
 
 def stratified_folds(cohort: Cohort, folds: int, seed: int) -> list[Fold]:
-    """Folds with about the same share of each class; of a continuous target, with any animals.
+    """Folds with about the same share of each class; of a continuous target, of small and large numbers.
+
+    Every class is then in every fold; of numbers that are not all alike some fold holds different ones, however many
+    are tied and however a permutation test deals them out.
 
     Args:
         cohort: The animals.
-        folds: How many; with at most as many as the rarest class has animals, every fold holds all classes.
+        folds: How many, at most as many as the rarest class has animals; of a continuous target half as many as there
+            are animals.
         seed: Of the draw.
 
     Raises:
-        ValueError: If there are fewer animals in a class than folds, or fewer than two folds.
+        ValueError: If there are more folds than that, or fewer than two.
     """
-    rarest = len(cohort.subjects) if cohort.problem_type == REGRESSION else int(np.bincount(cohort.targets).min())
-    if not 2 <= folds <= rarest:
-        raise ValueError(f"expected from 2 to {rarest} folds, as many as the rarest class has subjects, got {folds}")
-    kind = KFold if cohort.problem_type == REGRESSION else StratifiedKFold
-    splits = kind(folds, shuffle=True, random_state=seed).split(np.zeros(len(cohort.subjects)), cohort.targets)
+    most, regression = _most_folds(cohort), cohort.problem_type == REGRESSION
+    if not 2 <= folds <= most:
+        why = "half as many as there are subjects" if regression else "as many as the rarest class has subjects"
+        raise ValueError(f"expected from 2 to {most} folds, {why}, got {folds}")
+    strata = cohort.targets
+    if regression:
+        # As many animals of neighbouring ranks as there are folds, one for each; the last stratum takes the rest.
+        ranks = np.argsort(np.argsort(strata, kind="stable"))
+        strata = np.minimum(ranks // folds, len(ranks) // folds - 1)
+    splits = StratifiedKFold(folds, shuffle=True, random_state=seed).split(np.zeros(len(strata)), strata)
     return [_fold(cohort, test) for _, test in splits]
+
+
+def _most_folds(cohort: Cohort) -> int:
+    """As many as leave animals to compare in each."""
+    regression = cohort.problem_type == REGRESSION
+    return len(cohort.subjects) // 2 if regression else int(np.bincount(cohort.targets).min())
 
 
 def _fold(cohort: Cohort, test) -> Fold:

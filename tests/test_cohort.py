@@ -1,5 +1,7 @@
 """Cohorts read off recordings, and folds that never split an animal."""
 
+import itertools
+
 import numpy as np
 import pytest
 from neurt.crossval.cohort import REGRESSION, make_cohort
@@ -62,6 +64,8 @@ def test_a_number_is_a_target_on_request():
     ages = [recording(i, mouse, age=age) for i, (mouse, age) in enumerate({"a": "3.5", "b": "10", "c": "7"}.items())]
     found = make_cohort(ages, "age", problem_type=REGRESSION)
     assert found.targets.tolist() == [3.5, 10, 7] and not found.class_names
+    with pytest.raises(ValueError, match="expected different numbers as age, got 7 of every subject"):
+        make_cohort([recording(i, mouse, age=7) for i, mouse in enumerate("abcd")], "age", problem_type=REGRESSION)
     with pytest.raises(ValueError, match="expected numbers as genotype, got 'tg'"):
         make_cohort(mice(a="tg", b="wt"), "genotype", problem_type=REGRESSION)
 
@@ -94,5 +98,26 @@ def test_stratified_folds_hold_all_classes_and_depend_on_the_seed():
     for folds in tests:
         assert all(set(cohort().targets[test]) == {0, 1} for test in folds)
     assert len({str(folds) for folds in tests}) > 1
-    with pytest.raises(ValueError, match="expected from 2 to 2 folds"):
+    with pytest.raises(ValueError, match="expected from 2 to 2 folds, as many as the rarest class has subjects"):
         stratified_folds(cohort(), 3, 0)
+
+
+def test_each_fold_of_numbers_holds_small_and_large_ones():
+    ages = [recording(i, f"m{i}", age=age) for i, age in enumerate([9, 2, 7, 1, 8, 3, 6, 4, 5, 10])]
+    found = make_cohort(ages, "age", problem_type=REGRESSION)
+    for seed in range(5):
+        tests = [set(found.targets[fold.test].tolist()) for fold in stratified_folds(found, 3, seed)]
+        # Ranks 1 to 3, 4 to 6, and the rest: one of each of the first two for each fold.
+        assert all(len(test & {1, 2, 3}) == len(test & {4, 5, 6}) == 1 for test in tests)
+        assert sorted(len(test & {7, 8, 9, 10}) for test in tests) == [1, 1, 2]
+    with pytest.raises(ValueError, match="expected from 2 to 5 folds, half as many as there are subjects, got 6"):
+        stratified_folds(found, 6, 0)
+
+
+@pytest.mark.parametrize("ages", [(3, 3, 9, 9), (1, 1, 1, 2, 2, 2), (1, 1, 1, 1, 1, 1, 2)])
+def test_tied_numbers_can_be_compared_however_they_are_dealt_out(ages):
+    mice_of = [recording(i, f"m{i}", age=age) for i, age in enumerate(ages)]
+    found = make_cohort(mice_of, "age", problem_type=REGRESSION)
+    for order in set(itertools.permutations(found.targets)):
+        folds = stratified_folds(found.with_targets(np.array(order)), len(ages) // 2, 0)
+        assert any(len({order[place] for place in fold.test}) > 1 for fold in folds)
