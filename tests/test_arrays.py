@@ -1,5 +1,6 @@
 """Plain arrays are read when they say what they are, and refused with one line when they do not."""
 
+import re
 import zipfile
 from pathlib import Path
 
@@ -12,6 +13,7 @@ from neurt.dataset_scripts.metadata import Facts
 from neurt.dataset_scripts.readers import READERS, detect
 
 TRACES = np.arange(120, dtype=np.float64).reshape(3, 40)
+A = 7 * np.arange(40) % 40  # up and down, as no clock goes
 
 
 def read(path, facts=None, **options):
@@ -27,7 +29,7 @@ def save_npz(path, **changes):
 
 
 def save_csv(path, header="time_s,a,b", rows=40, step=0.2, edit=None):
-    lines = [header, *(f"{i * step:.3f},{i},{10 * i}" for i in range(rows))]
+    lines = [header, *(f"{i * step:.3f},{A[i]},{10 * A[i]}" for i in range(rows))]
     if edit:
         lines[edit[0]] = edit[1]
     path.write_text("\n".join(lines) + "\n")
@@ -160,12 +162,12 @@ def test_an_archive_damaged_inside_is_one_plain_line(tmp_path):
 def test_a_table_has_one_column_per_neuron_and_its_times_give_the_rate(tmp_path):
     (got,) = read(save_csv(tmp_path / "m1.csv"), trace_kind="fluorescence")
     assert got.roi_ids == ("a", "b") and got.sampling_rate == pytest.approx(5.0)
-    np.testing.assert_array_equal(got.traces, [np.arange(40), 10 * np.arange(40)])
+    np.testing.assert_array_equal(got.traces, [A, 10 * A])
     assert (got.segment_starts, got.centroids, got.recording_id) == ((0,), None, "m1")
 
 
 def test_a_table_without_times_needs_a_rate(tmp_path):
-    path = save_csv(tmp_path / "m1.csv", header="c,a,b")
+    path = save_csv(tmp_path / "m1.csv", header="c,a,b", edit=(40, "0,1,2"))
     with pytest.raises(ValueError, match="no column time_s; pass --sampling-rate"):
         read(path, trace_kind="dff")
     (got,) = read(path, Facts(sampling_rate=3.0), trace_kind="dff")
@@ -249,6 +251,23 @@ def test_a_table_of_times_alone_is_refused(tmp_path):
     (tmp_path / "a.csv").write_text("time_s\n0\n1\n")
     with pytest.raises(ValueError, match="expected one column per neuron, got none beside time_s"):
         read(tmp_path / "a.csv", trace_kind="dff")
+
+
+@pytest.mark.parametrize("name", ["time", "Time (ms)", "frame"])
+def test_times_and_frame_numbers_under_other_names_are_no_neurons(tmp_path, name):
+    message = rf"m1\.csv: expected the trace .* got {re.escape(repr(name))}, which increases .* call it time_s if it"
+    with pytest.raises(ValueError, match=message):
+        read(save_csv(tmp_path / "m1.csv", header=f"{name},a,b"), Facts(sampling_rate=5.0), trace_kind="dff")
+    # As seconds since 1970 they do not increase any more in float32.
+    stamps = [f"{1.7e9 + i / 5:.1f},{i / 5:.1f},{A[i]}" for i in range(40)]
+    (tmp_path / "m2.csv").write_text("\n".join([f"{name},time_s,a", *stamps]))
+    with pytest.raises(ValueError, match=message.replace("m1", "m2")):
+        read(tmp_path / "m2.csv", trace_kind="dff")
+
+
+def test_a_few_lines_may_rise_by_chance(tmp_path):
+    (got,) = read(save_csv(tmp_path / "m1.csv", header="c,a,b", rows=10), Facts(sampling_rate=5.0), trace_kind="dff")
+    assert got.roi_ids == ("c", "a", "b")
 
 
 def test_a_rate_that_contradicts_the_times_is_refused(tmp_path):

@@ -157,7 +157,24 @@ def test_times_are_those_of_the_frames_that_were_kept_and_what_is_left_out_begin
     (got,) = read(tmp_path, Facts())
     # Frame 72, the 22nd that was kept, comes 0.4 s late.
     assert got.sampling_rate == pytest.approx(10) and got.segment_starts == (0, 10, 21)
+    # Beside a stated rate 0.4 s are no pause.
     assert read(tmp_path)[0].segment_starts == (0, 10)
+
+
+def test_a_pause_in_the_timestamps_begins_a_segment_with_or_without_a_stated_rate(tmp_path):
+    write_session(tmp_path)
+    write_times(tmp_path / "timeStamps.csv", np.arange(40) * 50 + 60_000 * (np.arange(40) >= 15))
+    for facts in (Facts(), RATE):
+        (got,) = read(tmp_path, facts)
+        assert got.segment_starts == (0, 15) and got.sampling_rate == pytest.approx(20)
+        assert "frames that are left out and jumps of the timestamps begin a new segment" in got.source["notes"]
+
+
+@pytest.mark.parametrize("times", [np.cumsum(np.tile([10, 100], 20)), np.arange(40) // 20 * 1000, np.zeros(40)])
+def test_timestamps_that_are_irregular_all_over_begin_no_segments_beside_a_stated_rate(tmp_path, times):
+    write_session(tmp_path)
+    write_times(tmp_path / "timeStamps.csv", times)
+    assert read(tmp_path)[0].segment_starts == (0,)
 
 
 def test_unix_times_in_seconds_are_read_too(tmp_path):
@@ -196,7 +213,7 @@ def test_times_that_go_back_are_noted_beside_a_stated_rate(tmp_path):
     write_times(tmp_path / "timeStamps.csv", np.arange(40) * 50 - 129_000 * (np.arange(40) >= 7))
     (got,) = read(tmp_path)
     assert "its timestamps go back by 129 s at frame 7; the stated rate was used" in got.source["notes"]
-    assert got.segment_starts == (0,)
+    assert got.segment_starts == (0, 7)
 
 
 def test_traces_that_minian_did_not_save_are_asked_of_those_that_are_there(tmp_path):
@@ -374,6 +391,10 @@ def test_the_real_session_is_refused_for_its_times_and_read_with_a_rate(monkeypa
         list(read_minian(found.sources[0], Facts()))
     (got,) = read_minian(found.sources[0], RATE)
     assert "its timestamps go back by 129 s at frame 4402; the stated rate was used" in got.source["notes"]
+    # Of over seventy jumps those of more than a second, and not the single frames that were lost.
+    times = np.genfromtxt(REAL / "minian_ca1" / "neural_timestamp.csv", delimiter=",", names=True)["timestamp_first"]
+    jumps = np.flatnonzero(np.abs(np.diff(times[: got.num_frames])) > 1) + 1
+    assert got.segment_starts == (0, *jumps) and 4402 in jumps and len(jumps) == 15
     (expected,) = real_recordings.minian_ca1()
     np.testing.assert_array_equal(got.traces, expected["x"])
     np.testing.assert_allclose(got.centroids, expected["xy"], rtol=1e-6)

@@ -10,10 +10,11 @@ import re
 from collections.abc import Iterator
 from functools import partial
 from pathlib import Path
+from typing import NamedTuple
 
 import numpy as np
 
-from ..frame_times import holes, rate_of, segment_starts
+from ..frame_times import holes, irregularity, rate_of, segment_starts
 from ..metadata import Facts
 from ..recording import Recording
 from ..wording import repeated, some
@@ -36,6 +37,8 @@ _TIME_COLUMNS = {
     "unix_time": 1.0,
     "time_s": 1.0,
 }
+# Seconds; what an indicator shows after as long says little of what it showed before.
+_PAUSE = 1.0
 
 
 def find_minian(root: Path) -> Found:
@@ -75,8 +78,8 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
 
     Args:
         source: The folder.
-        facts: What is stated about it. A stated sampling rate wins over the timestamps; where they go back, a note
-            says so.
+        facts: What is stated about it. A stated sampling rate wins over the timestamps; where these jump by over a
+            second a segment starts all the same, and a note says where they go back.
         trace_kind: "denoised" is C, the default, "deconvolved" is S, "fluorescence" is C + YrA.
 
     Raises:
@@ -86,13 +89,7 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
     kind = chosen_trace_kind(trace_kind, _TRACES, "minian")
     _check_stores(source, kind)
     units, frames, traces = _read_traces(source, *_TRACES[kind])
-    times, rate_from, backwards = None, "stated", None
-    if facts.sampling_rate:
-        backwards = _goes_back(source, frames)
-    else:
-        timestamps = _timestamps_file(source)
-        times, rate_from = _times(timestamps, frames, source.file), timestamps.name
-    rate, starts = _clock(frames, times, facts.sampling_rate, source.file)
+    rate, rate_from, starts, backwards = _clock(source, frames, facts.sampling_rate)
     complete = all(is_complete(open_zarr(source.path / f"{name}.zarr" / name)) for name in _TRACES[kind])
     footprints = source.path / "A.zarr"
     pixels = _centroids(footprints, units) if footprints.is_dir() else None
@@ -115,7 +112,7 @@ def read_minian(source: Source, facts: Facts, *, trace_kind: str | None = None) 
             notes={
                 "chunks that are not there were read as the fill value of their array": not complete,
                 f"its timestamps go back {backwards}; the stated rate was used": backwards is not None,
-                "frames that are left out begin a new segment": len(starts) > 1,
+                "frames that are left out and jumps of the timestamps begin a new segment": len(starts) > 1,
                 "there is no A.zarr, and so there are no positions": pixels is None,
                 "units without a footprint in A.zarr have no position": pixels is not None and np.isnan(pixels).any(),
             },
@@ -230,28 +227,60 @@ def _times(path: Path, frames: np.ndarray, file: str) -> np.ndarray:
     return np.array([times[frame] for frame in frames.tolist()])
 
 
-def _clock(
-    frames: np.ndarray, times: np.ndarray | None, stated: float | None, file: str
-) -> tuple[float, tuple[int, ...]]:
-    """Return the sampling rate in Hz and where segments start, which is after frames that are left out or lost."""
+class _Clock(NamedTuple):
+    """The sampling rate in Hz, where it is from, where segments start, how far times go back beside a stated rate."""
+
+    rate: float
+    rate_from: str
+    starts: tuple[int, ...]
+    backwards: str | None
+
+
+def _clock(source: Source, frames: np.ndarray, stated: float | None) -> _Clock:
+    """Return when the frames were taken; a segment starts after those that are left out or lost, and after pauses."""
     if len(frames) < 2 or not (np.diff(frames) > 0).all():
-        raise ValueError(f"{file}: expected two or more frames whose numbers increase, got others; save it again")
+        raise ValueError(
+            f"{source.file}: expected two or more frames whose numbers increase, got others; save it again"
+        )
     left_out = holes(np.diff(frames))
-    if times is None:
-        return stated, segment_starts(left_out)
+    if stated:
+        times = _times_if_any(source, frames)
+        if times is None:
+            return _Clock(stated, "stated", segment_starts(left_out), None)
+        starts = segment_starts(left_out | _pauses(np.diff(times), left_out))
+        return _Clock(stated, "stated", starts, _worst_step_back(frames, times))
+    timestamps = _timestamps_file(source)
+    times = _times(timestamps, frames, source.file)
+    rate = _rate(frames, times, left_out, source.file)
+    return _Clock(rate, timestamps.name, segment_starts(left_out | holes(np.diff(times))), None)
+
+
+def _rate(frames: np.ndarray, times: np.ndarray, left_out: np.ndarray, file: str) -> float:
+    """Return the sampling rate in Hz."""
     steps = np.diff(times)
     backwards = _worst_step_back(frames, times)
     if backwards:
         usual = float(np.median(steps))
         apart = f" (frames are about 1/{1 / usual:.3g} s apart)" if usual > 0 else ""
         raise missing_rate(file, f"timestamps that go back {backwards}{apart}")
-    return rate_of(steps[~left_out], partial(missing_rate, file)), segment_starts(left_out | holes(steps))
+    return rate_of(steps[~left_out], partial(missing_rate, file))
 
 
-def _goes_back(source: Source, frames: np.ndarray) -> str | None:
-    """Return how far timestamps that are not needed go back, if they are there and can be read."""
+def _pauses(steps: np.ndarray, left_out: np.ndarray) -> np.ndarray:
+    """Return which steps of a clock (T - 1,), in seconds, are pauses, or set it back, by over `_PAUSE`.
+
+    Beside a stated rate, by which frames that were lost alone count as there; none where the steps are irregular all
+    over, which tells nothing of pauses.
+    """
+    if irregularity(steps[~left_out]):
+        return np.zeros(len(steps), dtype=bool)
+    return (np.abs(steps) > _PAUSE) & (holes(steps) | (steps < 0))
+
+
+def _times_if_any(source: Source, frames: np.ndarray) -> np.ndarray | None:
+    """Return the times of timestamps that are not needed for the rate, if they are there and can be read."""
     with contextlib.suppress(ValueError):
-        return _worst_step_back(frames, _times(_timestamps_file(source), frames, source.file))
+        return _times(_timestamps_file(source), frames, source.file)
     return None
 
 

@@ -1,7 +1,7 @@
 """Read CSV tables: one row per frame, one column per neuron, the neurons named in the header.
 
-A column `time_s` gives the time of each frame in seconds, and with it the sampling rate. Positions come from a second
-CSV, one row per neuron: `roi_id` and `x_um, y_um` or `x_px, y_px`.
+A column `time_s` gives the time of each frame in seconds, and with it the sampling rate; any other is a neuron.
+Positions come from a second CSV, one row per neuron: `roi_id` and `x_um, y_um` or `x_px, y_px`.
 """
 
 from collections.abc import Iterator, Sequence
@@ -27,6 +27,8 @@ from .source import (
 )
 
 _TIME = "time_s"
+# Lines that may all rise by chance: once in three million traces of noise.
+_FEW_LINES = 10
 
 
 def find_csv(root: Path) -> Found:
@@ -51,7 +53,7 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
 
     Raises:
         ValueError: If a cell is no number, a column has no name or is there twice, times do not increase or are
-            irregular, or the positions are those of other neurons.
+            irregular, a column of another name only increases, or the positions are those of other neurons.
     """
     header = header_of(source.path)
     if "" in header:
@@ -63,6 +65,8 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
     if not neurons:
         raise ValueError(f"{source.file}: expected one column per neuron, got none beside {_TIME}")
     columns = read_columns(source.path, header_lines=1, columns=len(header), numbers=range(len(header)))
+    for name in neurons:
+        _check_no_clock(columns[header.index(name)], name, source.file)
     traces = np.stack([as_float32(columns[header.index(name)]) for name in neurons])
     centroids, unit = None, None
     if facts.positions:
@@ -89,6 +93,16 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
         ),
         **identity(source, facts),
     )
+
+
+def _check_no_clock(values: np.ndarray, name: str, file: str) -> None:
+    """Refuse times and frame numbers that would be taken for the trace of a neuron."""
+    if len(values) > _FEW_LINES and (np.diff(values) > 0).all():
+        raise ValueError(
+            f"{file}: expected the trace of a neuron in each column but {_TIME}, got {name!r:.80}, which increases "
+            f"from each line to the next, as times and frame numbers do; call it {_TIME} if it holds seconds, else "
+            "remove it"
+        )
 
 
 def _positions_file(source: Source, positions: str) -> Path:
