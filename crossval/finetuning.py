@@ -17,16 +17,16 @@ import json
 import os
 import shutil
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from multiprocessing import get_context
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
 from torch.utils.data import DataLoader, Dataset, Subset
+from tqdm import tqdm
 from transformers import PreTrainedModel
 
+from ..dataset_scripts.field_runners import run_in_processes
 from ..loading import load_quietly
 from ..masking import collate_windows, model_inputs
 from ..modeling_neurt import NeurtForSequenceClassification
@@ -40,7 +40,7 @@ from .data import FINETUNED, StudyData, StudyOptions, open_study_data
 from .folds import Fold
 from .learners import FoldScores
 from .protocol import Scheme, mean_over_folds
-from .provenance import manifest_digest, weights_digest
+from .provenance import manifest_digest, model_digests
 from .temperature import fit_temperature
 
 # Of the training animals of a fold, the share that chooses the epoch; none where a class has fewer than three.
@@ -96,6 +96,11 @@ class StudySource:
     build: Path
     model: str | Path
     options: StudyOptions
+
+    @functools.cached_property
+    def digests(self) -> dict[str, Any]:
+        """Of the files that windows and models are made from; read once, for there may be many folds."""
+        return {"build": manifest_digest(self.build), "model": model_digests(self.model)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -157,7 +162,7 @@ class Finetuned:
             for fold, place in missing:
                 _keep(self.data, self.source.model, self.recipe, cohort, fold, place)
         else:
-            _in_processes([(self.source, self.recipe, cohort, *each) for each in missing], self.jobs)
+            _in_processes(self.source, [(self.recipe, cohort, *each) for each in missing], self.jobs)
         return zip(folds, map(_load, places), strict=True)
 
 
@@ -304,8 +309,7 @@ def _name(source: StudySource, recipe: Recipe, cohort: Cohort, fold: Fold) -> st
     """A file name that stands for all that the scores of a fold depend on."""
     options = dataclasses.asdict(source.options)
     said = {
-        "build": manifest_digest(source.build),
-        "model": weights_digest(source.model),
+        **source.digests,
         "options": {
             name: options[name] for name in ("windows", "missing_neighbours", "seed", "problem_type", "left_out")
         },
@@ -326,15 +330,14 @@ def _keep(data: StudyData, model: str | Path, recipe: Recipe, cohort: Cohort, fo
     shutil.rmtree(place.with_suffix(""))
 
 
-def _in_processes(jobs: Sequence[tuple], at_a_time: int) -> None:
-    """What one of them raises ends the others."""
-    threads = max(1, (os.cpu_count() or 1) // at_a_time)
-    with ProcessPoolExecutor(at_a_time, get_context("spawn"), torch.set_num_threads, (threads,)) as pool:
-        for started in [pool.submit(_keep_elsewhere, *job) for job in jobs]:
-            started.result()
+def _in_processes(source: StudySource, jobs: Sequence[tuple], at_a_time: int) -> None:
+    keep = functools.partial(_keep_elsewhere, source, max(1, (os.cpu_count() or 1) // at_a_time))
+    for _ in tqdm(run_in_processes(keep, jobs, at_a_time), "folds", len(jobs), unit="fold"):
+        pass
 
 
-def _keep_elsewhere(source: StudySource, *job: Any) -> None:
+def _keep_elsewhere(source: StudySource, threads: int, job: tuple) -> None:
+    torch.set_num_threads(threads)
     _keep(_open_once(source), source.model, *job)
 
 

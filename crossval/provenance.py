@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from transformers.utils import SAFE_WEIGHTS_NAME, cached_file
+from transformers.utils import CONFIG_NAME, PROCESSOR_NAME, SAFE_WEIGHTS_NAME, cached_file
 
 from ..dataset_scripts.build_manifest import MANIFEST
 from .cohort import Cohort
@@ -41,6 +41,11 @@ def manifest_digest(build: Path) -> str:
 def weights_digest(model: str | Path) -> str:
     """SHA-256 of a model's weights."""
     return _digest(Path(cached_file(str(model), SAFE_WEIGHTS_NAME)))
+
+
+def model_digests(model: str | Path) -> list[str]:
+    """SHA-256 of all that says what a model makes of a recording: its weights, its configuration, its processor's."""
+    return [_digest(Path(cached_file(str(model), name))) for name in (SAFE_WEIGHTS_NAME, CONFIG_NAME, PROCESSOR_NAME)]
 
 
 def folds_digest(cohort: Cohort, folds: Sequence[Fold]) -> str:

@@ -30,7 +30,7 @@ def run_in_processes(function: Callable[[Any], None], jobs: Sequence[Any], proce
                 yield future.result()
         except concurrent.futures.BrokenExecutor:
             raise ValueError(
-                "expected every process to end its field, one was killed, perhaps for want of memory; lower --jobs "
+                "expected every process to end its job, one was killed, perhaps for want of memory; lower --jobs "
                 "and give the same command again to continue"
             ) from None
         finally:

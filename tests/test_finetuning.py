@@ -2,6 +2,7 @@
 
 import dataclasses
 import json
+import shutil
 
 import numpy as np
 import pytest
@@ -112,7 +113,7 @@ def test_scores_of_recordings_are_means_over_their_windows_and_levels_agree(data
     np.testing.assert_allclose(tuned.calibrated(data.cohort, scheme)[found[0].rows], found[0].scores)
 
 
-def test_a_fold_that_was_made_is_not_made_again_and_another_labelling_is(data, tuned, monkeypatch):
+def test_a_fold_that_was_made_is_not_made_again_and_another_labelling_is(data, tuned, monkeypatch, tmp_path):
     folds = Scheme("stratified", 3).make(data.cohort)
     first = tuned.score_folds(data.cohort, folds)
 
@@ -129,9 +130,17 @@ def test_a_fold_that_was_made_is_not_made_again_and_another_labelling_is(data, t
         dataclasses.replace(tuned, recipe=Recipe()).score_folds(data.cohort, folds)
     fewer = dataclasses.replace(OPTIONS, left_out=data.cohort.recording_ids[:1])
     with pytest.raises(InterruptedError):
-        dataclasses.replace(tuned, source=dataclasses.replace(tuned.source, options=fewer)).score_folds(
-            data.cohort, folds
-        )
+        of_source(tuned, options=fewer).score_folds(data.cohort, folds)
+    # The same weights, but windows that are cut otherwise.
+    other = shutil.copytree(tuned.source.model, tmp_path / "model", ignore=shutil.ignore_patterns("training"))
+    settings = json.loads((other / "processor_config.json").read_text())
+    (other / "processor_config.json").write_text(json.dumps(settings | {"normalization": "zscore"}))
+    with pytest.raises(InterruptedError):
+        of_source(tuned, model=other).score_folds(data.cohort, folds)
+
+
+def of_source(tuned, **changes):
+    return dataclasses.replace(tuned, source=dataclasses.replace(tuned.source, **changes))
 
 
 def test_folds_in_processes_of_their_own_give_the_same_scores(data, source, tuned, tmp_path):
