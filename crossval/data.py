@@ -12,12 +12,13 @@ from ..dataset_scripts.recording import Recording
 from ..dataset_scripts.windows import WindowDataset
 from ..loading import load_processor
 from ..processing_neurt import NeurtProcessor
-from .cohort import CLASSIFICATION, Cohort, make_cohort
+from .cohort import CLASSIFICATION, REGRESSION, Cohort, make_cohort
 from .permutations import MOST
 from .protocol import Scheme, default_scheme
 
-# Of each class: one is held out, and of the others one is held out again, to fit the temperature.
-FEWEST = 3
+# Of each class: one is held out, and of the others one is held out again, to fit the temperature. Of numbers: two are
+# compared, and two others are learnt from.
+FEWEST, FEWEST_NUMBERS = 3, 4
 # Names of the two predictors that are NEuRT.
 PROBE, FINETUNED = "NEuRT, frozen", "NEuRT, fine-tuned"
 
@@ -40,6 +41,9 @@ class StudyOptions:
         abstain: Whether recordings unlike those of the model's pretraining are left out.
         left_out: Ids of recordings that are not used.
         seed: Of folds, permutations, bootstrap and samples.
+
+    Raises:
+        ValueError: If a number is out of its range, or labellings are asked for that nothing is fine-tuned for.
     """
 
     label: str
@@ -54,6 +58,13 @@ class StudyOptions:
     abstain: bool = False
     left_out: tuple[str, ...] = ()
     seed: int = 0
+
+    def __post_init__(self):
+        for name, least in {"permutations": 0, "finetune_permutations": 0, "windows": 1}.items():
+            if getattr(self, name) < least:
+                raise ValueError(f"expected {name} of {least} or more, got {getattr(self, name)}")
+        if self.finetune_permutations and self.finetune is None:
+            raise ValueError("expected a recipe to fine-tune by for each labelling, got none; pass --finetune default")
 
 
 @dataclass(frozen=True, eq=False)
@@ -108,6 +119,10 @@ def open_study_data(build: Path, model: str | Path, options: StudyOptions) -> St
 
 
 def _check_enough(cohort: Cohort, label: str):
+    if cohort.problem_type == REGRESSION:
+        if len(cohort.subjects) < FEWEST_NUMBERS:
+            raise ValueError(f"expected at least {FEWEST_NUMBERS} subjects for a number, got {len(cohort.subjects)}")
+        return
     counts = {name: int(members.sum()) for name, members in cohort.groups.items()}
     if min(counts.values()) < FEWEST:
         said = ", ".join(f"{count} of {name}" for name, count in counts.items())
