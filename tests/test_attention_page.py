@@ -69,17 +69,19 @@ def drawn_heads(page):
     return opacities(page, ".head-view #attention line").view(-1, bins, bins)
 
 
-@pytest.mark.parametrize("kind", ["masked", "classifier"])
-def test_both_views_draw_a_line_for_each_weight(page_of, models, small_build, kind):
-    page = page_of(models / kind, bins=20)
-    weights = attention(models / kind, small_build, 20).weights
+def test_both_views_draw_a_line_for_each_weight(page_of, models, small_build):
+    page = page_of(models / "masked", bins=20)
+    weights = attention(models / "masked", small_build, 20).weights
     torch.testing.assert_close(drawn_heads(page), weights[0] / 2)
-    coarse = attention(models / kind, small_build, 16).weights  # bins of 3 frames, 14 of them
+    coarse = attention(models / "masked", small_build, 16).weights  # bins of 3 frames, 14 of them
     assert coarse.shape == (3, 2, 14, 14)
     torch.testing.assert_close(opacities(page, ".model-view line"), coarse.flatten())
+    page.locator(".model-view svg > g").nth(3).click()
+    assert "Layer 1, Head 1" in page.locator(".model-view svg").text_content()
+    torch.testing.assert_close(opacities(page, ".model-view .detail line"), coarse[1, 1].flatten())
 
 
-def test_the_head_view_changes_with_layer_and_heads(page_of, models, small_build):
+def test_the_head_view_changes_with_layer_heads_and_time(page_of, models, small_build):
     page = page_of(models / "masked", bins=20)
     weights = attention(models / "masked", small_build, 20).weights
     page.locator(".head-view #layer").select_option("2")
@@ -89,18 +91,6 @@ def test_the_head_view_changes_with_layer_and_heads(page_of, models, small_build
     boxes.nth(0).click()
     alone = torch.stack([torch.zeros(20, 20, dtype=torch.float64), weights[2, 1]])
     torch.testing.assert_close(drawn_heads(page), alone)
-
-
-def test_a_click_enlarges_a_head_of_the_model_view(page_of, models):
-    page = page_of(models / "masked", bins=20)
-    assert page.locator(".model-view .detail").count() == 0
-    page.locator(".model-view svg > g").nth(3).click()
-    assert "Layer 1, Head 1" in page.locator(".model-view svg").text_content()
-    assert page.locator(".model-view .detail line").count() == 14 * 14
-
-
-def test_pointing_at_a_time_shows_its_lines_alone(page_of, models):
-    page = page_of(models / "masked", bins=20)
     page.locator(".head-view #left text").nth(4).hover()
     shown = page.locator(".head-view line[visibility='visible']")
     assert shown.count() == 2 * 20
@@ -135,12 +125,13 @@ def test_names_from_files_are_text(page_of, models):
     assert "alert" not in "".join(page.locator("script").all_text_contents())
 
 
-def test_the_page_says_what_it_shows_and_what_it_does_not(page_of, models, build):
-    page = page_of(models / "classifier", start=12.8)
-    text = page.locator("body").inner_text()
-    assert "40 frames from 12.8 s to 20.8 s, at 5 Hz" in text and "classifier" in text
+def test_the_page_says_what_it_shows_and_what_it_does_not(models, small_build, tmp_path):
+    write_attention_page(models / "classifier", small_build, tmp_path / "page.html", start=12.8)
+    text = (tmp_path / "page.html").read_text(encoding="utf-8")
+    assert text.startswith("<!DOCTYPE html>\n") and "default-src 'none'" in text
+    assert "40 frames from 12.8 s to 20.8 s, at 5 Hz</td>" in text and "<td>classifier</td>" in text
     assert "by itself explains nothing" in text and "neurt explain report" in text
-    assert "Simulated" not in text and "hidden from the model" not in text
+    assert "Simulated data" not in text and "hidden from the model" not in text
 
 
 def test_simulated_data_are_called_so(models, build, tmp_path):

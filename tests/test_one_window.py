@@ -40,9 +40,10 @@ def test_a_window_ends_with_its_segment_and_is_padded(build):
     assert window.inputs["input_values"].shape == (1, 40, 5)
     assert not window.inputs["input_values"][0, 35:].any()
     assert find_window(build, PROCESSOR, start=16.8).num_frames == 32
+    assert find_window(build, PROCESSOR, recording="r1", start=10).num_frames == 40
 
 
-@pytest.mark.parametrize("start", [-1, 17, 23.2, 1e9, float("nan"), float("inf"), -float("inf")])
+@pytest.mark.parametrize("start", [-1, -1000.0, 17, 23.2, 1e9, float("nan"), float("inf"), -float("inf")])
 def test_a_start_outside_of_the_recording_is_refused(build, start):
     message = f"expected a start from 0 to 16.8 s, 32 frames or more before the end of its segment, got {start}"
     with pytest.raises(ValueError, match=message.replace("+", r"\+")):
