@@ -1,6 +1,6 @@
 """Features of recordings that need no pretrained model: what the model has to be better than.
 
-    rows = [channel_features(recording, processor) for recording in recordings]
+    rows = [channel_features(*each) for each in zip(recordings, dataset.by_recording, strict=True)]
     features = columns_of_all(np.stack(rows))
 
     features = minirocket_features(windows_of_recordings(dataset, cohort.recording_ids))
@@ -18,8 +18,7 @@ import numpy as np
 
 from ..baselines import NEURON_BLOCK, at_lag, autocorrelations
 from ..dataset_scripts.recording import Recording
-from ..dataset_scripts.windows import cut_windows
-from ..processing_neurt import NeurtProcessor
+from ..dataset_scripts.windows import RecordingWindows
 from ..sampling import evenly_spaced
 
 QUANTILES = (0.05, 0.25, 0.5, 0.75, 0.95)
@@ -42,24 +41,19 @@ MINIROCKET_FEATURES = 336
 MOST_FITTED = 100
 
 
-def channel_features(recording: Recording, processor: NeurtProcessor, missing_neighbours: str = "error") -> np.ndarray:
+def channel_features(recording: Recording, windows: RecordingWindows) -> np.ndarray:
     """Mean over neurons of each of `CHANNEL_FEATURES`, then their standard deviation over neurons (ddof 0).
 
     Quantiles and autocorrelations are of the own trace; means and SDs of the neighbour channels are over frames. No
     pair of frames is taken from two segments.
 
     Args:
-        recording: It must give windows.
-        processor: Scales the traces and makes the neighbour channels.
-        missing_neighbours: As in `WindowDataset`.
+        recording: Says when frames were taken.
+        windows: Of this recording; they hold its scaled traces and neighbour channels.
 
     Returns:
         float64 (32,); NaN for a lag that no segment lasts, and for neighbour channels where no neuron has any.
-
-    Raises:
-        ValueError: If the recording gives no windows.
     """
-    windows = cut_windows(recording, processor, missing_neighbours=missing_neighbours)
     blocks = np.array_split(windows.neurons, -(-len(windows.neurons) // NEURON_BLOCK))
     rows = [_of_neurons(windows.channels[block].astype(np.float64), recording) for block in blocks]
     known = [column[~np.isnan(column)] for column in np.concatenate(rows).T]

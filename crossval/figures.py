@@ -9,6 +9,7 @@ from scipy.special import expit
 from sklearn.metrics import auc, roc_curve
 
 from ..summary import GROUP_COLOURS, GROUP_MARKERS, draw_groups, new_figure, plain, save_figure
+from .protocol import BALANCED_ACCURACY
 
 LINE_STYLES = ("-", "--", ":", "-.")
 
@@ -26,7 +27,8 @@ def draw_subjects(results: Mapping[str, Any], path: Path) -> None:
     else:
         panel.plot(targets, scores, "o", color=GROUP_COLOURS[0])
         panel.set(xlabel="value", ylabel="predicted, held out")
-    panel.set_title(f"{_kind(results)}{name}: {results['score_name']} within folds {probe['score']:.2f}")
+    within = "" if results["score_name"] == BALANCED_ACCURACY else " within folds"
+    panel.set_title(f"{_kind(results)}{name}: {results['score_name']}{within} {probe['score']:.2f}")
     save_figure(figure, path)
 
 

@@ -9,11 +9,13 @@ import numpy as np
 from ..markdown_text import code_block, escape_markdown, markdown_table
 from .data import PROBE
 from .figures import draw_calibration, draw_confounds, draw_roc, draw_subjects
+from .folds import STRATIFIED
 from .permutations import SIGNIFICANT
+from .protocol import BALANCED_ACCURACY
 
 LEVEL_COLUMNS = {
     "accuracy": "accuracy",
-    "balanced_accuracy": "balanced accuracy",
+    "balanced_accuracy": BALANCED_ACCURACY,
     "roc_auc": "ROC-AUC, pooled",
     "mcc": "MCC",
     "brier": "Brier score",
@@ -40,8 +42,8 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
         _who(results),
         "## Beside its baselines, on the same folds",
         _predictor_table(results),
-        results["checks"]["power"],
-        *(["## Levels", _level_table(results["levels"]), LEVEL_NOTE] if results["levels"] else []),
+        power(results),
+        *(["## Levels", _level_table(results["levels"]), _level_note(results)] if results["levels"] else []),
         "## Leaks",
         *_leaks(results),
         "## Are these recordings like those of the pretraining?",
@@ -58,9 +60,16 @@ def write_report(results: Mapping[str, Any], folder: Path) -> None:
     (folder / "report.md").write_text("\n\n".join(parts) + "\n", encoding="utf-8")
 
 
-LEVEL_NOTE = """\
-Means over the folds that held each animal out. The AUC of this table pools folds; the score above compares animals
-within folds alone. Temperatures were fitted to animals held out of each training fold."""
+# Measured, see `protocol.score_name` and the tests.
+LEAVE_ONE_OUT = (
+    "Where there is nothing to find, leave-one-out is right less often than by chance, so the p-value alone, not the "
+    "distance from chance, says how good that is."
+)
+AGAINST_THE_REST = (
+    "This AUC is the mean over classes of each against all others; the score above is over pairs of classes."
+)
+TEMPERATURES = "Temperatures were fitted to animals held out of each training fold, and are 1 where those are too few."
+UNEVEN = "Where classes do not divide evenly into the folds, pooling puts it below 0.5 if there is nothing to find."
 
 
 def verdict(results: Mapping[str, Any]) -> str:
@@ -69,10 +78,12 @@ def verdict(results: Mapping[str, Any]) -> str:
     kind = "simulated " if results["simulated"] else ""
     said = f"{name}: {results['score_name']} {_with_interval(probe)} over {len(results['subjects'])} {kind}subjects"
     said += f", {_p(probe)}." if "p_value" in probe else "; no permutation test was asked for."
+    decided = results["score_name"] == BALANCED_ACCURACY
+    if decided:
+        said += f" {LEAVE_ONE_OUT}"
     if probe.get("p_value", 0) >= SIGNIFICANT:
         said += " That is no evidence that it can tell them, whatever the bootstrap interval of so few animals says."
     if probe["score"] == 1:
-        decided = results["score_name"] == LEVEL_COLUMNS["balanced_accuracy"]
         right = "subject is on its side" if decided else "pair of subjects is in order"
         said += f" Every {right}; the bootstrap cannot show how uncertain that is."
     unbeaten = [other for other, row in others if row["probe_is_better_by"] <= 0]
@@ -113,12 +124,21 @@ def warnings(results: Mapping[str, Any]) -> list[str]:
     return found
 
 
+def power(results: Mapping[str, Any]) -> str:
+    """How small p can become, and of whom less so, such as a model that is fine-tuned for each labelling."""
+    smallest = {name: row["smallest_p"] for name, row in results["predictors"].items() if "smallest_p" in row}
+    larger = {name: value for name, value in smallest.items() if value > min(smallest.values())}
+    said = (f" That of {name}, for fewer labellings, cannot be below {value:.2g}." for name, value in larger.items())
+    return results["checks"]["power"] + "".join(said)
+
+
 def _draw(results: Mapping[str, Any], folder: Path) -> dict[str, str]:
     """Figures that make sense here: title by file name."""
     drawn = {"confounds.png": "What separates the groups alone"} if results["checks"]["confounds"] else {}
     drawn["subjects.png"] = "Scores of held-out animals"
     if len(results["class_names"]) == 2:
-        drawn |= {"roc.png": "ROC curves", "calibration.png": "Calibration"}
+        drawn |= {} if results["score_name"] == BALANCED_ACCURACY else {"roc.png": "ROC curves"}
+        drawn["calibration.png"] = "Calibration"
     for name in drawn:
         _DRAW[name](results, folder / name)
     return drawn
@@ -161,6 +181,17 @@ def _predictor_table(results: Mapping[str, Any]) -> str:
 def _level_table(levels: Mapping[str, Mapping[str, Any]]) -> str:
     rows = [[level, str(row["n"]), *(_number(row[key]) for key in LEVEL_COLUMNS)] for level, row in levels.items()]
     return markdown_table(["level", "n", *LEVEL_COLUMNS.values()], rows)
+
+
+def _level_note(results: Mapping[str, Any]) -> str:
+    if results["score_name"] == BALANCED_ACCURACY:
+        said = ["Of the one fold that held each animal out. Scores of different models may not be ranked: no AUC."]
+    else:
+        said = ["Means over the folds that held each animal out. The AUC of this table pools folds; the score above"]
+        said.append("compares animals within folds alone.")
+        said += [UNEVEN] if STRATIFIED in results["options"]["scheme"] else []
+        said += [AGAINST_THE_REST] if len(results["class_names"]) > 2 else []
+    return " ".join([*said, TEMPERATURES])
 
 
 def _leaks(results: Mapping[str, Any]) -> list[str]:

@@ -1,6 +1,6 @@
 """A study of groups of animals: a frozen encoder and its baselines on the same folds, and what could be wrong with it.
 
-results = crossval(Path("BUILD"), Path("STUDY"), model=Path("MODEL"), label="genotype")
+results = crossval(Path("BUILD"), Path("STUDY"), model=Path("MODEL"), options=StudyOptions("genotype"))
 """
 
 import dataclasses
@@ -31,20 +31,13 @@ from .embeddings import WindowFeatures, embed_windows
 from .finetuning import Finetuned, StudySource, parse_recipe
 from .leaks import check_folds, identity_decoding, seen_in_pretraining, window_split_optimism
 from .learners import Learner, logistic, pca_lda, ridge
-from .permutations import power_note
-from .protocol import (
-    Held,
-    Predictor,
-    calibrated,
-    cross_validate,
-    difference,
-    score_name,
-    window_logits,
-)
+from .permutations import MOST, power_note
+from .protocol import Held, Predictor, WindowPredictor, cross_validate, difference, score_name
 from .provenance import provenance
 from .report import write_report
 
 CHANNEL_STATISTICS, MINIROCKET = "statistics of all channels, PCA and LDA", "MiniRocket"
+NO_RANKS = "no AUC: scores of leave-one-out are of different models"
 
 
 @dataclass(frozen=True, eq=False)
@@ -66,9 +59,10 @@ class Study(StudyData):
         return ridge if self.cohort.problem_type == REGRESSION else logistic
 
     @functools.cached_property
-    def probe(self) -> Predictor:
+    def probe(self) -> WindowPredictor:
         """A linear model on what the frozen encoder makes of the windows."""
-        return Predictor(PROBE, self.windows.of_recordings(), self.learner)
+        windows = self.windows
+        return WindowPredictor(PROBE, windows.of_recordings(), self.learner, windows.values, windows.recording)
 
 
 def crossval(
@@ -101,6 +95,8 @@ def crossval(
             of a fold, the model cannot tell which recordings to abstain on, or the output exists.
     """
     require_new(output, "an output folder")
+    if jobs < 1:
+        raise ValueError(f"expected one fold at a time or more, got {jobs} jobs")
     recipe = None if options.finetune is None else parse_recipe(options.finetune)
     study = open_study(build, model, options)
     options, folds = study.options, study.scheme.make(study.cohort)
@@ -149,7 +145,8 @@ def _abstaining(build: Path, model: str | Path, options: StudyOptions, compariso
             f"expected a model to compare recordings by, got {model}: {comparison.why_not}; leave --abstain out"
         )
     try:
-        return open_study_data(build, model, dataclasses.replace(options, left_out=tuple(comparison.outside)))
+        left_out = (*options.left_out, *comparison.outside)
+        return open_study_data(build, model, dataclasses.replace(options, left_out=left_out))
     except ValueError as error:
         left = f"{len(comparison.outside)} of {len(comparison.recordings)} recordings"
         raise ValueError(f"{error}; without {left}, which are unlike those of the pretraining") from error
@@ -157,11 +154,11 @@ def _abstaining(build: Path, model: str | Path, options: StudyOptions, compariso
 
 def predictors(study: Study) -> list[Predictor]:
     """The probe, and its baselines on the same recordings; MiniRocket where it is installed."""
-    normalization, missing = study.processor.normalization, study.options.missing_neighbours
+    normalization = study.processor.normalization
     simple = np.stack([recording_statistics(recording, normalization) for recording in study.recordings])
     chosen = [study.probe, Predictor(SIMPLE_STATISTICS, simple, study.learner)]
     if study.cohort.problem_type != REGRESSION:
-        rows = [channel_features(recording, study.processor, missing) for recording in study.recordings]
+        rows = [channel_features(*each) for each in zip(study.recordings, study.dataset.by_recording, strict=True)]
         chosen.append(Predictor(CHANNEL_STATISTICS, columns_of_all(np.stack(rows)), pca_lda))
     if all(importlib.util.find_spec(package) for package in ("sktime", "numba")):
         windows = windows_of_recordings(Subset(study.dataset, study.rows.tolist()), study.cohort.recording_ids)
@@ -199,28 +196,29 @@ def _summary(study: Study, held: Held, first: Held) -> dict[str, Any]:
     if held.test is not None:
         test = held.test
         found |= {"p_value": test.p_value, "exact": test.exact, "labellings": test.num_labellings}
+        found["smallest_p"] = test.smallest_p
     if held is not first:
         less, interval = difference(first, held, study.cohort, study.options.seed)
         found |= {"probe_is_better_by": less, "difference_interval": interval}
     return found
 
 
-def _levels(study: Study, predictor: Predictor | Finetuned) -> dict[str, Any]:
+def _levels(study: Study, predictor: WindowPredictor | Finetuned) -> dict[str, Any]:
     """Scores of windows, recordings and subjects; empty for a continuous target."""
     cohort, scheme = study.cohort, study.scheme
     if cohort.problem_type == REGRESSION:
         return {}
     rows = study.windows.recording
-    if isinstance(predictor, Finetuned):
-        logits, cooled = predictor.window_logits(cohort, scheme), predictor.calibrated(cohort, scheme)
-    else:
-        logits = window_logits(predictor, study.windows.values, rows, cohort, scheme)
-        cooled = calibrated(predictor, cohort, scheme)
+    logits, cooled = predictor.window_logits(cohort, scheme), predictor.calibrated(cohort, scheme)
     owners = [cohort.subjects[subject] for subject in cohort.recording_subjects]
     names, subjects = [cohort.recording_ids[row] for row in rows], [owners[row] for row in rows]
     levels = subject_classification_scores(logits, cohort.recording_targets[rows], names, subjects)
     after = subject_classification_scores(cooled, cohort.recording_targets, cohort.recording_ids, owners)["subject"]
-    return levels | {"subject, after temperature scaling": after}
+    levels["subject, after temperature scaling"] = after
+    if not scheme.ranks:
+        for row in levels.values():
+            row |= {"roc_auc": float("nan"), "undefined": NO_RANKS}
+    return levels
 
 
 def _checks(study: Study) -> dict[str, Any]:
@@ -232,7 +230,8 @@ def _checks(study: Study) -> dict[str, Any]:
         # As importing names them where no subject is stated.
         "sessions_as_subjects": all(recording.subject_id == recording.session_id for recording in study.recordings),
         "distribution": study.comparison.to_dict(),
-        "power": power_note(cohort.targets, cohort.strata, max(study.options.permutations, 1)),
+        # Without a test asked for: what one would have found.
+        "power": power_note(cohort.targets, cohort.strata, study.options.permutations or MOST),
         "confounds": [dataclasses.asdict(row) for row in confound_table(study.recordings, cohort, seed=seed)],
         "window_split": dataclasses.asdict(window_split_optimism(study.windows, cohort, study.learner, seed=seed)),
         "identity": [dataclasses.asdict(row) for row in identified],

@@ -207,6 +207,11 @@ class WindowDataset(Dataset):
         self.epoch = epoch
 
     @property
+    def by_recording(self) -> Sequence[RecordingWindows]:
+        """The windows of each recording, in the order of `recording_ids`."""
+        return self._recordings
+
+    @property
     def recording_ids(self) -> list[str]:
         return [windows.shared["recording_id"] for windows in self._recordings]
 

@@ -15,7 +15,7 @@ from neurt.crossval.baseline_features import (
 )
 from neurt.crossval.learners import logistic
 from neurt.dataset_scripts.recording import Recording
-from neurt.dataset_scripts.windows import WindowDataset
+from neurt.dataset_scripts.windows import WindowDataset, cut_windows
 from neurt.processing_neurt import NeurtProcessor
 from scipy.signal import lfilter
 
@@ -33,9 +33,13 @@ def recording(seed=0, neurons=8, frames=200, decay=0.0, name="r", placed=True, s
     return Recording(traces, 10.0, name, f"mouse {name}", "day", tuple(map(str, range(neurons))), **options)
 
 
+def features_of(member, **options):
+    return channel_features(member, cut_windows(member, PROCESSOR, **options))
+
+
 def features(member, **options):
     """The means over neurons, by name."""
-    return dict(zip(CHANNEL_FEATURES, channel_features(member, PROCESSOR, **options)[:COUNT].tolist(), strict=True))
+    return dict(zip(CHANNEL_FEATURES, features_of(member, **options)[:COUNT].tolist(), strict=True))
 
 
 def test_a_recording_is_the_mean_and_the_spread_over_neurons_of_what_numpy_says_of_each():
@@ -57,7 +61,7 @@ def test_a_recording_is_the_mean_and_the_spread_over_neurons_of_what_numpy_says_
                 np.corrcoef(own, far)[0, 1],
             ]
         )
-    found = channel_features(member, PROCESSOR)
+    found = features_of(member)
     np.testing.assert_allclose(found, [*np.mean(rows, axis=0), *np.std(rows, axis=0)], rtol=1e-6, atol=1e-9)
     assert found.shape == (2 * COUNT,) == (32,)
 
@@ -72,7 +76,7 @@ def test_neighbours_that_fire_together_are_seen_and_so_is_how_fast_traces_change
 def test_the_unit_of_the_traces_is_not_seen():
     member = recording()
     scaled = Recording(**{**vars(member), "traces": 1024 * member.traces})
-    np.testing.assert_allclose(channel_features(scaled, PROCESSOR), channel_features(member, PROCESSOR))
+    np.testing.assert_allclose(features_of(scaled), features_of(member))
 
 
 def test_no_pair_of_frames_is_taken_across_a_segment_border():
@@ -93,7 +97,7 @@ def test_what_a_recording_lacks_is_nan_and_left_out_for_all():
     assert not np.isnan(list(short.values())).any()
     short = features(recording(frames=40))
     assert [name for name, value in short.items() if np.isnan(value)] == ["autocorrelation at 4 s"]
-    rows = [channel_features(recording(placed=p), PROCESSOR, "mask") for p in (True, False)]
+    rows = [features_of(recording(placed=p), missing_neighbours="mask") for p in (True, False)]
     left = columns_of_all(np.stack(rows))
     np.testing.assert_array_equal(left, np.stack(rows)[:, [*range(10), *range(16, 26)]])
 
@@ -105,11 +109,6 @@ def test_a_neuron_without_neighbours_counts_for_its_own_trace_alone():
     assert but_one["0.5 quantile"] == every["0.5 quantile"]
     assert np.isfinite(but_one["correlation with near mean"])
     assert but_one["correlation with near mean"] != every["correlation with near mean"]
-
-
-def test_a_recording_that_gives_no_windows_is_refused():
-    with pytest.raises(ValueError, match="expected centroids, got none"):
-        channel_features(recording(placed=False), PROCESSOR)
 
 
 def test_windows_are_sorted_by_recording_and_nan_where_there_is_nothing():

@@ -7,13 +7,13 @@ from neurt.crossval.learners import logistic, ridge
 from neurt.crossval.protocol import (
     Predictor,
     Scheme,
-    calibrated,
+    WindowPredictor,
     cross_validate,
     default_scheme,
     score_name,
-    window_logits,
 )
 from sklearn.linear_model import LogisticRegression
+from sklearn.metrics import balanced_accuracy_score, roc_auc_score
 from sklearn.preprocessing import StandardScaler
 
 PAIRS, ONE_OUT = Scheme("leave-pair-out"), Scheme("leave-one-out")
@@ -39,6 +39,11 @@ def table(members, effect, features=6, seed=0):
 
 def judge(members, values, scheme=PAIRS, learner=logistic, **options):
     return cross_validate(Predictor("probe", values, learner), members, scheme, **{"permutations": 0, **options})
+
+
+def calibrated(values, members, learner=logistic, scheme=ONE_OUT):
+    """Recordings of one window each."""
+    return WindowPredictor("probe", values, learner, values, np.arange(len(values))).calibrated(members, scheme)
 
 
 def test_leave_pair_out_is_the_share_of_pairs_that_a_model_of_the_others_puts_in_order():
@@ -72,6 +77,28 @@ def test_scores_of_noise_are_not_biased_below_a_half_as_pooled_leave_one_out_is(
     members = cohort([0, 1] * 5)
     scores = [judge(members, table(members, 0.0, seed=seed)).score for seed in range(60)]
     assert abs(np.mean(scores) - 0.5) < 3 * np.std(scores) / np.sqrt(60)
+
+
+@pytest.mark.parametrize(
+    ("per_class", "scheme", "accuracy", "pooled"),
+    [
+        (6, ONE_OUT, 0.15, 0.09),
+        (10, ONE_OUT, 0.30, 0.24),
+        (6, Scheme("stratified", 5), 0.45, 0.42),
+        (6, Scheme("stratified", 6), 0.5, 0.5),
+        (6, PAIRS, 0.5, 0.5),
+    ],
+)
+def test_what_the_report_says_of_decisions_and_pooled_scores_of_noise_is_so(per_class, scheme, accuracy, pooled):
+    members = cohort([0, 1] * per_class, recordings=1)
+    accuracies, areas = [], []
+    for seed in range(60):
+        values = np.random.default_rng(seed).normal(size=(len(members.subjects), 64))
+        log_odds = judge(members, values, scheme).subjects[:, 1]
+        accuracies.append(balanced_accuracy_score(members.targets, log_odds > 0))
+        areas.append(roc_auc_score(members.targets, log_odds))
+    assert np.mean(accuracies) == pytest.approx(accuracy, abs=0.05)
+    assert np.mean(areas) == pytest.approx(pooled, abs=0.05)
 
 
 def test_leave_one_out_counts_decisions():
@@ -112,8 +139,7 @@ def test_windows_of_held_out_animals_average_to_their_recordings():
     recording = np.repeat(np.arange(len(members.recording_ids)), 5)
     values = table(members, 2.0)[recording] + rng.normal(size=(len(recording), 6))
     means = np.stack([values[recording == row].mean(0) for row in range(len(members.recording_ids))])
-    predictor = Predictor("probe", means, logistic)
-    windows = window_logits(predictor, values, recording, members, PAIRS)
+    windows = WindowPredictor("probe", means, logistic, values, recording).window_logits(members, PAIRS)
     found = judge(members, means)
     for row in range(len(means)):
         np.testing.assert_allclose(windows[recording == row].mean(0), found.recordings[row], atol=1e-9)
@@ -128,7 +154,7 @@ def test_temperatures_make_scores_of_noise_less_sure_and_change_no_decision_of_a
         return lambda unseen: 20 * fitted(unseen)
 
     plain = judge(members, values, ONE_OUT, too_sure).recordings
-    cooled = calibrated(Predictor("p", values, too_sure), members, ONE_OUT)
+    cooled = calibrated(values, members, too_sure)
     assert np.abs(cooled).mean() < 0.7 * np.abs(plain).mean()
     np.testing.assert_array_equal(np.sign(cooled), np.sign(plain))
 
@@ -136,10 +162,20 @@ def test_temperatures_make_scores_of_noise_less_sure_and_change_no_decision_of_a
 def test_no_temperature_looks_at_the_animals_it_is_applied_to():
     members = cohort([0, 1] * 6)
     values = table(members, 1.0)
-    before = calibrated(Predictor("p", values, logistic), members, ONE_OUT)
+    before = calibrated(values, members)
     flipped = members.targets.copy()
     flipped[0] = 1 - flipped[0]
-    after = calibrated(Predictor("p", values, logistic), members.with_targets(flipped), ONE_OUT)
+    after = calibrated(values, members.with_targets(flipped))
     mine = members.recording_subjects == 0
     np.testing.assert_allclose(after[mine], before[mine])
     assert not np.allclose(after[~mine], before[~mine])
+
+
+def test_a_class_with_one_training_animal_has_no_temperature():
+    members = cohort([0, 1] * 3)
+    values = table(members, 1.0)
+    halves = Scheme("stratified", 2)
+    train = [members.targets[fold.train] for fold in halves.make(members)]
+    assert sorted(np.bincount(targets).min() for targets in train) == [1, 1]
+    plain = judge(members, values, halves).recordings
+    np.testing.assert_array_equal(calibrated(values, members, scheme=halves), plain)

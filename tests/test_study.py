@@ -7,8 +7,9 @@ import shutil
 import numpy as np
 import pytest
 from neurt.crossval.data import PROBE, StudyOptions
-from neurt.crossval.report import verdict, warnings
-from neurt.crossval.study import crossval
+from neurt.crossval.protocol import Scheme
+from neurt.crossval.report import power, verdict, warnings
+from neurt.crossval.study import crossval, open_study
 from neurt.distribution import REFERENCE_FILE, Reference
 
 OPTIONS = StudyOptions("group", permutations=5)
@@ -98,6 +99,13 @@ def test_the_verdict_says_that_an_interval_without_width_is_not_certainty(score_
     assert "bootstrap" not in of(0.95, [0.7, 1.0])
 
 
+def test_how_small_p_can_be_is_said_of_a_predictor_that_fewer_labellings_were_tried_for():
+    predictors = {"tuned": {"smallest_p": 0.05}, "probe": {"smallest_p": 0.001}, "other": {}}
+    said = power({"predictors": predictors, "checks": {"power": "Not below 0.001."}})
+    assert said == "Not below 0.001. That of tuned, for fewer labellings, cannot be below 0.05."
+    assert power({"predictors": {"probe": {}}, "checks": {"power": "Not below 0.1."}}) == "Not below 0.1."
+
+
 def test_suspicious_properties_are_a_warning():
     checks = {
         "seen_in_pretraining": [],
@@ -115,7 +123,20 @@ def test_the_command_runs_a_study_with_stratified_folds_and_without_p_values(neu
     code, out, err = neurt("crossval", build, *words, "--output", tmp_path / "out")
     assert code == 0, err
     assert "3 stratified folds, seed 0" in out and "no permutation test was asked for" in out
+    assert "Where classes do not divide evenly into the folds, pooling puts it below 0.5" in out
     assert "p_value" not in results(tmp_path / "out")["predictors"][PROBE]
+    assert "dealt out to these subjects in 20 ways, which make 10 different groupings, so p cannot be below 0.1" in out
+
+
+def test_leave_one_out_gives_no_auc_and_says_that_p_alone_judges_it(build, pretrained, tmp_path):
+    options = dataclasses.replace(OPTIONS, scheme=Scheme("leave-one-out"), windows=5)
+    crossval(build, tmp_path / "out", model=pretrained, options=options)
+    text = (tmp_path / "out/report.md").read_text()
+    assert "leave-one-out is right less often than by chance, so the p-value alone, not" in text
+    assert "may not be ranked: no AUC" in text and "within folds" not in text
+    assert not (tmp_path / "out/roc.png").exists() and (tmp_path / "out/calibration.png").exists()
+    rows = results(tmp_path / "out")["levels"].values()
+    assert all(row["roc_auc"] is None and "no AUC" in row["undefined"] for row in rows)
 
 
 def test_so_many_windows_of_each_recording_are_read(build, pretrained, tmp_path):
@@ -152,6 +173,16 @@ def test_two_animals_of_a_group_are_too_few(neurt, rebuild, pretrained, tmp_path
     assert "expected at least 3 subjects of each group for a study, got 2 of control, 3 of planted" in err
 
 
+def test_three_animals_are_too_few_for_a_number(neurt, rebuild, pretrained, tmp_path):
+    def first_three(recording):
+        number = int(recording.subject_id[-1])
+        return dataclasses.replace(recording, labels={"age": number}) if number < 4 else None
+
+    words = ["--label", "age", "--regression", "--model", pretrained, "--output", tmp_path / "out"]
+    code, _, err = neurt("crossval", rebuild(tmp_path / "build", first_three), *words)
+    assert code == 2 and "expected at least 4 subjects for a number, got 3" in err
+
+
 def test_a_number_is_predicted_on_request(neurt, ages, pretrained, tmp_path):
     words = ["--label", "age", "--regression", "--model", pretrained, "--permutations", "3"]
     code, out, err = neurt("crossval", ages, *words, "--output", tmp_path / "out")
@@ -162,17 +193,27 @@ def test_a_number_is_predicted_on_request(neurt, ages, pretrained, tmp_path):
 
 
 @pytest.fixture
-def compared(neurt, build, pretrained, tmp_path, monkeypatch):
-    """Run a study of recordings of which some are reconstructed as none of the pretraining was."""
+def model_of(pretrained, tmp_path, monkeypatch):
+    """Make a model to which some recordings are foreign: it reconstructs them as none of the pretraining was."""
 
-    def run(foreign, *words, build=build, label="group"):
+    def make(foreign):
         def errors(model, recordings, processor, **options):
             return np.array([9.0 if recording.recording_id.startswith(foreign) else 1.0 for recording in recordings])
 
         monkeypatch.setattr("neurt.distribution.reconstruction_errors", errors)
         model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("training"))
         Reference(np.array([0.5] * 10 + [1.5] * 10), {"held_out_recordings": 20}).save(model)
-        words = ["--label", label, "--permutations", "0", "--model", model, *words]
+        return model
+
+    return make
+
+
+@pytest.fixture
+def compared(neurt, build, model_of, tmp_path):
+    """Run a study of recordings of which some are foreign."""
+
+    def run(foreign, *words, build=build, label="group"):
+        words = ["--label", label, "--permutations", "0", "--model", model_of(foreign), *words]
         return neurt("crossval", build, *words, "--output", tmp_path / "out")
 
     return run
@@ -208,6 +249,14 @@ def test_recordings_are_abstained_on_before_anything_is_fitted(compared, ages, t
     assert "(by chance: 1.1), and left out" in report
     assert "They were left out of the study before anything was fitted, and with them sim001." in report
     assert "recordings: 9" in report
+
+
+def test_what_was_left_out_before_stays_out_when_more_is_abstained_on(ages, model_of):
+    given = ("sim002_ses-1_field-1",)
+    options = StudyOptions("age", problem_type="regression", left_out=given, abstain=True)
+    found = open_study(ages, model_of(("sim001",)), options)
+    assert found.options.left_out == (*given, "sim001_ses-1_field-1", "sim001_ses-2_field-1")
+    assert len(found.recordings) == 12 - 3
 
 
 def test_no_recording_outside_is_one_sentence(compared, tmp_path):
@@ -251,6 +300,10 @@ def test_nothing_is_compared_without_errors_of_the_pretraining(neurt, build, pre
         (["--label", "group", "--regression"], "expected numbers as group"),
         (["--label", "group", "--model", "nowhere"], "expected the folder of a model"),
         (["--label", "group", "--finetune", "mine"], "expected a recipe among default, original, got 'mine'"),
+        (["--label", "group", "--windows", "0"], "expected windows of 1 or more, got 0"),
+        (["--label", "group", "--permutations", "-1"], "expected permutations of 0 or more, got -1"),
+        (["--label", "group", "--finetune-permutations", "9"], "for each labelling, got none; pass --finetune"),
+        (["--label", "group", "--finetune", "default", "--jobs", "0"], "expected one fold at a time or more, got 0"),
     ],
 )
 def test_what_cannot_be_studied_is_refused_in_one_line_and_nothing_is_left(
