@@ -150,29 +150,28 @@ def percentiles(errors: np.ndarray, reference: np.ndarray) -> np.ndarray:
     return np.where(np.isnan(errors), np.nan, (below + upto) / (2 * len(reference)))
 
 
-def outside(found: np.ndarray, level: float = LEVEL) -> np.ndarray:
+def outside(found: np.ndarray) -> np.ndarray:
     """Which recordings are unlike those of the reference.
 
     Both tails count: a recording that is much easier than all of pretraining is as foreign as one that is harder.
 
     Args:
         found: (R,), of `percentiles`.
-        level: The central share of the reference that is inside.
 
     Returns:
         bool (R,); True where the percentile is NaN, for what could not be measured is not known to be alike.
     """
-    tail = (1 - level) / 2
+    tail = (1 - LEVEL) / 2
     return ~((found >= tail) & (found <= 1 - tail))
 
 
-def expected_outside(size: int, level: float = LEVEL) -> float:
+def expected_outside(size: int) -> float:
     """The share of recordings exactly like those of a reference of P = `size` that lie outside of it.
 
     Any of the P + 1 places among them is as likely: the smaller the reference, the more lie beyond its ends.
     """
     places = np.arange(size + 1) / size
-    return float(outside(places, level).mean())
+    return float(outside(places).mean())
 
 
 def measure_reference(

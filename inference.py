@@ -20,6 +20,7 @@ from tqdm import tqdm
 from transformers import PreTrainedModel
 
 from .channel_baselines import whole_channel_baselines
+from .crossval.embeddings import mean_over_frames
 from .dataset_scripts.parquet_build import read_build, read_manifest
 from .dataset_scripts.recording import Recording, any_simulated
 from .dataset_scripts.windows import WindowDataset
@@ -153,8 +154,7 @@ def embed(model: str | Path, build: Path, output: Path, *, missing_neighbours: s
 
     def embed_batch(batch: Mapping[str, Any]) -> dict[str, np.ndarray]:
         embeddings = network(**model_inputs(batch, network.device)).embeddings
-        real = batch["attention_mask"].to(embeddings.device).unsqueeze(-1)
-        return {"embedding": ((embeddings * real).sum(1) / real.sum(1)).cpu().numpy()}
+        return {"embedding": mean_over_frames(embeddings, batch["attention_mask"]).cpu().numpy()}
 
     return _write_windows(model, build, output, embed_batch, missing_neighbours)
 

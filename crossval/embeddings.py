@@ -58,7 +58,7 @@ def embed_windows(
     for batch in progress(DataLoader(Subset(dataset, rows.tolist()), BATCH_SIZE, collate_fn=collate_windows)):
         with torch.inference_mode():
             embeddings = model(**model_inputs(batch, model.device)).embeddings.float()
-        values.append(mean_and_spread(embeddings, batch["attention_mask"].to(embeddings.device)).cpu().numpy())
+        values.append(mean_and_spread(embeddings, batch["attention_mask"]).cpu().numpy())
         start.append(batch["start_frame"].numpy())
     recording = dataset.window_recordings[rows]
     return WindowFeatures(np.concatenate(values), recording, tuple(dataset.recording_ids), np.concatenate(start))
@@ -66,8 +66,12 @@ def embed_windows(
 
 def mean_and_spread(embeddings: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
     """Mean and standard deviation over real frames; (B, T, D) to (B, 2 D)."""
-    real = attention_mask.unsqueeze(-1)
-    count = real.sum(1)
-    mean = (embeddings * real).sum(1) / count
-    variance = ((embeddings - mean.unsqueeze(1)).square() * real).sum(1) / count
+    mean = mean_over_frames(embeddings, attention_mask)
+    variance = mean_over_frames((embeddings - mean.unsqueeze(1)).square(), attention_mask)
     return torch.cat([mean, variance.sqrt()], dim=1)
+
+
+def mean_over_frames(embeddings: torch.Tensor, attention_mask: torch.Tensor) -> torch.Tensor:
+    """Mean over real frames; (B, T, D) to (B, D)."""
+    real = attention_mask.to(embeddings.device).unsqueeze(-1)
+    return (embeddings * real).sum(1) / real.sum(1)

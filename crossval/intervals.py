@@ -7,16 +7,18 @@ from collections.abc import Callable
 
 import numpy as np
 
+# The share of studies whose interval should hold the truth.
+CONFIDENCE = 0.95
+
 
 def bootstrap_over_subjects(
     statistic: Callable[[np.ndarray], np.ndarray],
     targets: np.ndarray,
     *,
     samples: int = 2000,
-    confidence: float = 0.95,
     seed: int = 0,
 ) -> tuple[float, float]:
-    """Percentile interval over subjects that are drawn anew with replacement (Efron & Tibshirani 1993, chapter 13).
+    """Percentile interval of 95 % over subjects drawn anew with replacement (Efron & Tibshirani 1993, chapter 13).
 
     Subjects of a class are drawn among themselves, as many as there are, so that no sample lacks a class; with a
     continuous target they are drawn among all. Samples for which the statistic is NaN (no two subjects to compare in
@@ -36,7 +38,6 @@ def bootstrap_over_subjects(
         statistic: From (n, S), how often each subject is in each sample, to (n,).
         targets: (S,), integer class ids, or floating numbers.
         samples: How many samples.
-        confidence: Share of studies whose interval should hold the truth.
         seed: Of the draw.
 
     Returns:
@@ -49,7 +50,7 @@ def bootstrap_over_subjects(
     values = values[~np.isnan(values)]
     if not len(values):
         raise ValueError("expected a statistic that is defined for some sample of the subjects, got only NaN")
-    tail = (1 - confidence) / 2
+    tail = (1 - CONFIDENCE) / 2
     low, high = np.quantile(values, [tail, 1 - tail])
     return float(low), float(high)
 

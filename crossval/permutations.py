@@ -54,7 +54,6 @@ def permutation_test(
     *,
     most: int = MOST,
     seed: int = 0,
-    larger_is_better: bool = True,
     progress: Callable[[Sequence[np.ndarray]], Iterable[np.ndarray]] = iter,
 ) -> PermutationTest:
     """Compare a statistic with what the same procedure gives for other labellings of the same subjects.
@@ -64,13 +63,12 @@ def permutation_test(
     10.2202/1544-6115.1585). Either way p ≤ α comes out with a probability of at most α where labels mean nothing.
 
     Args:
-        procedure: From targets (S,) to the statistic. It runs all that depends on the targets, the making of folds and
-            the choice of models included, and gives the same for the same targets.
+        procedure: From targets (S,) to the statistic, the larger the better. It runs all that depends on the targets,
+            the making of folds and the choice of models included, and gives the same for the same targets.
         targets: (S,), class ids or numbers.
         strata: (S,); targets are exchanged within a stratum only.
         most: How many labellings to try besides the one that is; each costs a run of the procedure.
         seed: Of the draw.
-        larger_is_better: False for errors.
         progress: Goes over the labellings, as `tqdm` does.
 
     Raises:
@@ -83,8 +81,7 @@ def permutation_test(
     exact = possible <= most
     others = _all_others(targets, strata) if exact else _drawn(targets, strata, most, seed)
     statistic, *null = (_finite(procedure(labelling)) for labelling in itertools.chain([targets], progress(others)))
-    gains = (np.array(null) - statistic) * (1 if larger_is_better else -1)
-    as_good = np.sum(gains >= -ROUNDING * np.abs([statistic, *null]).max())
+    as_good = np.sum(np.array(null) - statistic >= -ROUNDING * np.abs([statistic, *null]).max())
     return PermutationTest(
         statistic=statistic,
         p_value=float(1 + as_good) / (1 + len(null)),
@@ -132,7 +129,7 @@ def power_note(targets: np.ndarray, strata: Sequence[str], most: int = MOST) -> 
     ways = f"more than {most} ways" if possible > most else count(possible, "way")
     ways += " within their strata" if len(set(strata)) > 1 else ""
     ways += f", which make {count(groupings, 'different grouping')}" if groupings < possible <= most else ""
-    end = ": no result can be significant" if smallest > SIGNIFICANT else ""
+    end = ": no result can be significant" if smallest >= SIGNIFICANT else ""
     return f"Labels can be dealt out to these subjects in {ways}, so p cannot be below {smallest:.2g}{end}."
 
 

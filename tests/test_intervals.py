@@ -33,10 +33,8 @@ def test_subjects_with_a_continuous_target_are_drawn_among_all():
 
 def test_the_interval_agrees_with_scipy():
     values = np.random.default_rng(0).gamma(2, size=15)
-    found = bootstrap_over_subjects(mean_of(values), np.zeros(15, int), samples=20000, confidence=0.8)
-    expected = bootstrap(
-        (values,), np.mean, n_resamples=20000, confidence_level=0.8, method="percentile", rng=1
-    ).confidence_interval
+    found = bootstrap_over_subjects(mean_of(values), np.zeros(15, int), samples=20000)
+    expected = bootstrap((values,), np.mean, n_resamples=20000, method="percentile", rng=1).confidence_interval
     assert found == pytest.approx((expected.low, expected.high), abs=0.02)
 
 
