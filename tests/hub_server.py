@@ -101,15 +101,20 @@ class HubServer(http.server.ThreadingHTTPServer):
 
     def receive(self, connection: socket.socket, buffer: memoryview) -> int:
         """Read from a client; nothing that comes after the network goes arrives."""
+        self._left()
         number = connection.recv_into(buffer)
         with self.lock:
-            if self.cut_after is not None:
-                left = self.cut_after - self.received
-                if number and left <= 0:
-                    raise _Cut
-                number = min(number, max(left, 0))
+            # The moment may have been named while this waited.
+            number = min(number, self._left()) if number else 0
             self.received += number
         return number
+
+    def _left(self) -> int:
+        """Bytes that still arrive; raises when there are none."""
+        left = sys.maxsize if self.cut_after is None else self.cut_after - self.received
+        if left <= 0:
+            raise _Cut
+        return left
 
     def handle_error(self, request, client_address):
         # Clients may leave in the middle of an answer.
@@ -417,10 +422,11 @@ def serving_hub() -> Iterator[HubServer]:
 def connect(hub: HubServer, monkeypatch, token: str | None = TOKEN) -> None:
     """Let the clients in this process talk to a Hub, until the test ends, and not wait before they try again."""
     settings = {"ENDPOINT": hub.url, "HF_HUB_OFFLINE": False, "HF_HUB_DISABLE_XET": True}
-    settings |= {"HUGGINGFACE_CO_URL_TEMPLATE": hub.url + "/{repo_id}/resolve/{revision}/{filename}"}
-    settings |= {"HF_TOKEN_PATH": "/nowhere/token", "HF_HUB_DISABLE_PROGRESS_BARS": True}
+    settings["HUGGINGFACE_CO_URL_TEMPLATE"] = hub.url + "/{repo_id}/resolve/{revision}/{filename}"
+    settings["HF_TOKEN_PATH"] = "/nowhere/token"
     for name, value in settings.items():
         monkeypatch.setattr(huggingface_hub.constants, name, value)
+    monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address that it was made with
     monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
     if token is None:
         monkeypatch.delenv("HF_TOKEN", raising=False)

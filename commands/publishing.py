@@ -1,0 +1,43 @@
+"""Commands that publish on the Hub: push-model, push-dataset."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from .options import Build
+
+_RepoId = Annotated[str, typer.Argument(help="USER/NAME on the Hub; it is made if it is new.", show_default=False)]
+_Revision = Annotated[str | None, typer.Option(help="Branch, made if it is new.", show_default="main")]
+_Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that is new.")]
+_DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and how large it is.")]
+
+
+def push_model(
+    folder: Annotated[Path, typer.Argument(help="A model folder: what `neurt pretrain` or `neurt finetune` made.")],
+    repo_id: _RepoId,
+    revision: _Revision = None,
+    public: _Public = False,
+    dry_run: _DryRun = False,
+) -> None:
+    """Publish a model on the Hub as one commit: weights, configurations, code, card and results, nothing else.
+
+    Log in with `hf auth login`, or set HF_TOKEN. What is there already is not sent again: after an interruption the
+    same command completes the upload, and until then nothing of it can be seen.
+    """
+    from ..publish import push_model
+
+    print(push_model(folder, repo_id, private=not public, revision=revision, dry_run=dry_run).report())
+
+
+def push_dataset(
+    build: Build, repo_id: _RepoId, revision: _Revision = None, public: _Public = False, dry_run: _DryRun = False
+) -> None:
+    """Publish a build on the Hub as one commit: card, manifest and the Parquet files that it names, digests checked.
+
+    Log in with `hf auth login`, or set HF_TOKEN. What is there already is not sent again: after an interruption the
+    same command completes the upload, and until then nothing of it can be seen.
+    """
+    from ..publish import push_dataset
+
+    print(push_dataset(build, repo_id, private=not public, revision=revision, dry_run=dry_run).report())

@@ -1,0 +1,146 @@
+"""What was published opens in a process that cannot import neurt: from the Hub, then without one, as it was before."""
+
+import json
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+import torch
+from hub_server import OWNER, TOKEN, connect, serving_hub
+from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
+from neurt.publish import model_files, push_dataset, push_model
+from small_builds import recording, write
+from transformers import Trainer, TrainingArguments
+
+LISTED, BY_MODEL, BY_TRAINER = MODELS = [f"{OWNER}/{way}" for way in ("listed", "by-model", "by-trainer")]
+BUILD = f"{OWNER}/build"
+RECORDINGS = [recording(number, neurons=8, frames=60) for number in range(3)]
+OPEN = """
+import importlib.util, json, sys
+sys.path = [path for path in sys.path if path]
+sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
+assert importlib.util.find_spec("neurt") is None
+import numpy as np, torch
+from datasets import load_dataset
+from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor
+models, build, output = json.loads(sys.argv[1])
+inputs, found = np.load("inputs.npz"), {}
+windows, hidden = torch.from_numpy(inputs["windows"]), torch.from_numpy(inputs["hidden"])
+for name, revision in models.items():
+    pinned = {"revision": revision, "trust_remote_code": True}
+    processor = AutoProcessor.from_pretrained(name, **pinned)
+    model = AutoModelForPreTraining.from_pretrained(name, **pinned).eval()
+    encoder = AutoModel.from_pretrained(name, **pinned).eval()
+    with torch.inference_mode():
+        found[f"{name} reconstruction"] = model(windows, bool_masked_pos=hidden).reconstruction
+        found[f"{name} state"] = encoder(windows).last_hidden_state
+    cut = processor(inputs["traces"], inputs["centroids"], sampling_rate=5.0, coordinate_unit="um")
+    found[f"{name} windows"] = cut["input_values"]
+for way in ("kept", "streamed"):
+    rows = load_dataset(build[0], revision=build[1], split="train", streaming=way == "streamed")
+    found[f"{way} ids"] = [row["roi_id"] for row in rows]
+    found[f"{way} traces"] = np.stack([row["trace"] for row in rows])
+np.savez(output, **{name: np.asarray(value) for name, value in found.items()})
+model.save_pretrained("saved again")
+processor.save_pretrained("saved again")
+"""
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory):
+    """Where the other process runs: nothing but what it reads."""
+    folder = tmp_path_factory.mktemp("elsewhere")
+    rng = np.random.default_rng(0)
+    hidden = np.zeros((2, 40), dtype=bool)
+    hidden[:, 10:15] = True
+    windows = rng.normal(size=(2, 40, 5)).astype(np.float32)
+    np.savez(
+        folder / "inputs.npz",
+        windows=windows,
+        hidden=hidden,
+        traces=rng.random((8, 100)).astype(np.float32),
+        centroids=100 * rng.random((8, 2)),
+    )
+    return folder
+
+
+@pytest.fixture(scope="module")
+def released(tmp_path_factory):
+    """A model as it is in memory, with the processor that belongs to it, and both in a folder."""
+    torch.manual_seed(3)
+    sizes = {"hidden_size": 16, "intermediate_size": 32, "num_hidden_layers": 2, "num_attention_heads": 2}
+    # Without the correction the decoder does not begin at zero, and the reconstruction is the model's own.
+    config = NeurtConfig(max_position_embeddings=40, predict_correction=False, **sizes)
+    model, processor = NeurtForMaskedSignalModeling(config).eval(), NeurtProcessor(window_length=40)
+    folder = tmp_path_factory.mktemp("released")
+    model.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return model, processor, folder
+
+
+@pytest.fixture(scope="module")
+def found(released, folder, tmp_path_factory):
+    """What the other process found with the Hub, and after it was gone."""
+    model, processor, source = released
+    trained, build = tmp_path_factory.mktemp("trained"), tmp_path_factory.mktemp("data") / "build"
+    with serving_hub() as hub, pytest.MonkeyPatch.context() as patch:
+        connect(hub, patch)
+        push_model(source, LISTED)
+        model.push_to_hub(BY_MODEL, private=True)
+        processor.push_to_hub(BY_MODEL)
+        arguments = TrainingArguments(trained, hub_model_id=BY_TRAINER, use_cpu=True, report_to="none")
+        Trainer(model, arguments, processing_class=processor).push_to_hub()
+        push_dataset(write(build, RECORDINGS), BUILD)
+        revisions = {name: hub.repositories["model", name].at("main") for name in MODELS}
+        models = {name: commit.oid for name, commit in revisions.items()}
+        dataset = [BUILD, hub.repositories["dataset", BUILD].at("main").oid]
+        environment = hub.environment(folder / "cache")
+        online = open_elsewhere(folder, [models, dataset, "online.npz"], environment)
+    offline = open_elsewhere(folder, [models, dataset, "offline.npz"], environment | {"HF_HUB_OFFLINE": "1"})
+    return {"online": online, "offline": offline, "repositories": revisions, "trained": trained}
+
+
+def open_elsewhere(folder, words, environment):
+    """Run the process; returns what it found."""
+    command = [sys.executable, "-c", OPEN, json.dumps(words)]
+    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr[-3000:]
+    assert TOKEN not in done.stdout + done.stderr
+    return dict(np.load(folder / words[-1]))
+
+
+@pytest.mark.parametrize("way", ["online", "offline"])
+@pytest.mark.parametrize("name", MODELS)
+def test_a_published_model_gives_the_outputs_it_gave_before(released, folder, found, name, way):
+    model, processor, _ = released
+    inputs = np.load(folder / "inputs.npz")
+    windows, hidden = torch.from_numpy(inputs["windows"]), torch.from_numpy(inputs["hidden"])
+    with torch.inference_mode():
+        expected = {
+            "reconstruction": model(windows, bool_masked_pos=hidden).reconstruction,
+            "state": model.base_model(windows).last_hidden_state,
+        }
+    cut = processor(inputs["traces"], inputs["centroids"], sampling_rate=5.0, coordinate_unit="um")
+    for what, value in {**expected, "windows": cut["input_values"]}.items():
+        np.testing.assert_allclose(found[way][f"{name} {what}"], value, rtol=0, atol=1e-6)
+    assert np.ptp(expected["reconstruction"].numpy()) > 0.1
+
+
+@pytest.mark.parametrize("kept", ["kept", "streamed"])
+@pytest.mark.parametrize("way", ["online", "offline"])
+def test_a_published_build_gives_the_traces_it_had(found, way, kept):
+    assert list(found[way][f"{kept} ids"]) == [roi for each in RECORDINGS for roi in each.roi_ids]
+    traces = np.concatenate([each.traces for each in RECORDINGS])
+    np.testing.assert_array_equal(found[way][f"{kept} traces"], traces)
+
+
+def test_the_trainer_publishes_a_pickle_and_what_it_saved_is_published_without(found):
+    assert "training_args.bin" in found["repositories"][BY_TRAINER].files
+    assert (found["trained"] / "training_args.bin").exists()
+    names = set(model_files(found["trained"]))
+    assert names == set(found["repositories"][LISTED].files) - {".gitattributes"} | {"README.md"}
+
+
+def test_what_was_opened_from_the_hub_and_saved_is_whole_again(folder, found):
+    assert set(model_files(folder / "saved again")) == set(found["repositories"][LISTED].files) - {".gitattributes"}
