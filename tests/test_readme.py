@@ -53,6 +53,8 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "finetune",
         "evaluate",
         "explain",
+        "push-dataset",
+        "push-model",
     ]
     for line in pipeline:
         app(shlex.split(line)[1:], standalone_mode=False)
