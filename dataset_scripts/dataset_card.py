@@ -7,6 +7,7 @@ from typing import Any
 import pyarrow as pa
 from huggingface_hub import DatasetCardData
 
+from ..markdown_text import markdown_table
 from ..processing_neurt import MIN_NEURONS
 from .build_manifest import by_split, further_columns
 from .parquet_rows import LONG_COLUMNS, build_schema
@@ -14,6 +15,7 @@ from .preparation import preparation_notes
 from .recording import SIMULATED
 from .wording import byte_size, printable, some, tallied, value_range
 
+CONTENTS = ("split", "recordings", "subjects", "neurons", "with positions", "frames", "Hz", "size")
 _COLUMNS = """\
 | column | type | meaning |
 | --- | --- | --- |
@@ -151,8 +153,7 @@ def _type_name(kind: pa.DataType) -> str:
 
 
 def _contents(files: Sequence[Mapping[str, Any]]) -> str:
-    lines = ["| split | recordings | subjects | neurons | with positions | frames | Hz | size |"]
-    lines.append("| --- | --- | --- | --- | --- | --- | --- | --- |")
+    rows = []
     for split, part in by_split(files):
         subjects = len({entry["subject_id"] for entry in part})
         neurons, placed, size = (
@@ -160,12 +161,13 @@ def _contents(files: Sequence[Mapping[str, Any]]) -> str:
         )
         frames, rates = (value_range(entry[key] for entry in part) for key in ("frames", "sampling_rate"))
         cells = (split, len(part), subjects, neurons, placed, frames, rates, byte_size(size))
-        lines.append(f"| {' | '.join(map(str, cells))} |")
+        rows.append(map(str, cells))
+    table = markdown_table(CONTENTS, rows)
     few = some([_text(entry["recording_id"]) for entry in files if not entry["neighbour_channels"]])
     if few:
         why = f"With fewer than {MIN_NEURONS} accepted neurons with positions, so without neighbour channels"
-        lines += ["", f"{why}: {few}."]
-    return "\n".join(lines)
+        return f"{table}\n\n{why}: {few}."
+    return table
 
 
 def _columns(
