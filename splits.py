@@ -107,7 +107,10 @@ def label_of(recording: Recording, label: str) -> str:
     value = recording.labels.get(label)
     if value is None:
         known = ", ".join(recording.labels) or "none"
-        raise ValueError(f"recording {recording.recording_id!r}: expected a label {label!r}, got labels: {known}")
+        raise ValueError(
+            f"recording {recording.recording_id!r}: expected a label {label!r}, got labels: {known}; import it with "
+            "one, or leave it out"
+        )
     return str(value)
 
 

@@ -43,7 +43,7 @@ class StudyOptions:
         seed: Of folds, permutations, bootstrap and samples.
 
     Raises:
-        ValueError: If a number is out of its range, or labellings are asked for that nothing is fine-tuned for.
+        ValueError: If a value is out of its range, or labellings are asked for that nothing is fine-tuned for.
     """
 
     label: str
@@ -63,6 +63,8 @@ class StudyOptions:
         for name, least in {"permutations": 0, "finetune_permutations": 0, "windows": 1}.items():
             if getattr(self, name) < least:
                 raise ValueError(f"expected {name} of {least} or more, got {getattr(self, name)}")
+        if self.missing_neighbours not in ("error", "mask"):
+            raise ValueError(f"expected missing_neighbours of error or mask, got {self.missing_neighbours!r}")
         if self.finetune_permutations and self.finetune is None:
             raise ValueError("expected a recipe to fine-tune by for each labelling, got none; pass --finetune default")
 

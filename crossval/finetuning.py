@@ -238,7 +238,7 @@ def finetune_fold(
         folder: For checkpoints, from which an interrupted fold goes on.
 
     Raises:
-        ValueError: If a class has no training animal, or windows are too few for a batch.
+        ValueError: If windows are too few for a batch.
     """
     seed, aside = data.options.seed, stand_aside(cohort, fold.train, data.options.seed)
     center, spread = _target_scale(cohort, fold)

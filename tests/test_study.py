@@ -301,6 +301,7 @@ def test_nothing_is_compared_without_errors_of_the_pretraining(neurt, build, pre
         (["--label", "group", "--model", "nowhere"], "expected the folder of a model"),
         (["--label", "group", "--finetune", "mine"], "expected a recipe among default, original, got 'mine'"),
         (["--label", "group", "--windows", "0"], "expected windows of 1 or more, got 0"),
+        (["--label", "group", "--missing-neighbours", "drop"], "missing_neighbours of error or mask, got 'drop'"),
         (["--label", "group", "--permutations", "-1"], "expected permutations of 0 or more, got -1"),
         (["--label", "group", "--finetune-permutations", "9"], "for each labelling, got none; pass --finetune"),
         (["--label", "group", "--finetune", "default", "--jobs", "0"], "expected one fold at a time or more, got 0"),
