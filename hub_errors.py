@@ -3,6 +3,7 @@
 import contextlib
 import json
 import re
+import textwrap
 from collections.abc import Iterator
 
 from huggingface_hub import get_token
@@ -92,7 +93,7 @@ def _refusal(error: HfHubHTTPError) -> str:
         words = _WORDS.get(status, f"the Hub has trouble (HTTP status {status}); {_AGAIN}")
     else:
         words = _WORDS.get(status, f"the Hub refuses this (HTTP status {status})")
-    return words + (f" (the Hub says: {said})" if said else "")
+    return words + (f" (the Hub says: {textwrap.shorten(said, 200)})" if said else "")
 
 
 def _waiting(headers: httpx.Headers) -> str:

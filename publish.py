@@ -89,7 +89,7 @@ class Publication:
         total = f"{count(len(self.sizes), 'file')}, {byte_size(sum(self.sizes.values()))}"
         if self.commit is None:
             lines = [f"{name}  {byte_size(size)}" for name, size in self.sizes.items()]
-            return "\n".join([*lines, f"{total}: would go to {self.repo_id} ({seen} if it is new); nothing was sent"])
+            return "\n".join([*lines, f"{total}: would go to {self.repo_id} ({seen}); nothing was sent"])
         lines = [f"removed: {name}" for name in self.removed]
         done = "a new commit in" if self.is_new else "the same as before, no new commit, in"
         opened = "from_pretrained" if self.kind == "model" else "load_dataset"
@@ -109,13 +109,14 @@ def push_model(
     Args:
         folder: The model.
         repo_id: Owner and name, "USER/NAME"; without an owner the user's own.
-        private: Whether only the owner sees a repository that is new. One that is there stays as it is.
+        private: Whether the repository must be private, which a new one then is. False makes a new one public, and
+            takes one that is there as it is.
         revision: Branch, made if it is new; "main" by default.
         dry_run: Only say what would go; needs neither network nor token.
 
     Raises:
         ValueError: If the folder is no whole NEuRT model, a file is a link or has a token in it, there is no token to
-            log in with, or the repository holds something else.
+            log in with, or the repository holds something else or is public without being meant to be.
         OSError: If the Hub refuses, or the network goes away; nothing is half-published then.
     """
     return _publish("model", repo_id, _additions(Path(folder), model_files(folder)), private, revision, dry_run)
@@ -131,7 +132,7 @@ def push_dataset(
     Args:
         build: A folder that `write_build` made.
         repo_id: As for `push_model`, like the other arguments.
-        private: Whether only the owner sees a repository that is new.
+        private: Whether the repository must be private.
         revision: Branch, made if it is new.
         dry_run: Only check, and say what would go.
 
@@ -160,6 +161,8 @@ def model_files(folder: Path) -> dict[str, str]:
         ValueError: If the folder is no NEuRT model, or its configuration names code that is not there.
     """
     folder = Path(folder)
+    if not folder.is_dir():
+        raise ValueError(f"expected the folder of a model, got {folder}, where there is none")
     load_processor(folder)
     settings = [json.loads((folder / name).read_text(encoding="utf-8")) for name in _SETTINGS]
     weights = _weights(folder)
@@ -267,6 +270,11 @@ def _publish(
         before = hub.repo_info(repo_id, repo_type=kind, revision=revision)
         there = hub.list_repo_files(repo_id, repo_type=kind, revision=before.sha)
         _require_ours(kind, repo_id, there)
+        if private and not before.private:
+            raise ValueError(
+                f"{repo_id}: expected a private repository, got one that everyone sees; say --public (private=False) "
+                "to publish there"
+            )
         for piece in _pieces(additions):
             hub.preupload_lfs_files(repo_id, piece, repo_type=kind, revision=revision)
         removed = [name for name in there if name not in sizes and _is_replaced(kind, name)]

@@ -9,7 +9,7 @@ from .options import Build
 
 _RepoId = Annotated[str, typer.Argument(help="USER/NAME on the Hub; it is made if it is new.", show_default=False)]
 _Revision = Annotated[str | None, typer.Option(help="Branch, made if it is new.", show_default="main")]
-_Public = Annotated[bool, typer.Option("--public", help="Let everyone see a repository that is new.")]
+_Public = Annotated[bool, typer.Option("--public", help="Let everyone see it. Without, the repository is private.")]
 _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go, and how large it is.")]
 
 

@@ -159,7 +159,7 @@ def leave_a_token(model):
         (leave_a_token, "results.json: expected no token in what is published"),
         (lambda model: (model / "model.safetensors").unlink(), "model.safetensors: expected weights in safetensors"),
         (lambda model: (model / "processor_config.json").unlink(), "no processor_config.json"),
-        (lambda model: shutil.rmtree(model), "expected the folder of a model"),
+        (lambda model: shutil.rmtree(model), "expected the folder of a model, got .*, where there is none"),
     ],
 )
 def test_what_is_no_whole_model_of_this_folder_is_refused_before_anything_is_sent(hub, model, spoil, words):
@@ -213,7 +213,7 @@ def test_the_same_again_makes_no_commit_and_something_new_makes_one(hub, model):
     first = push_model(model, NAME)
     again = push_model(model, NAME, private=False)
     assert (again.commit, again.is_new) == (first.commit, False) and "no new commit" in again.report()
-    assert again.private, "a repository that is there stays as it is"
+    assert again.private and "(private)" in again.report(), "what is there stays as it is"
     (model / "results.json").write_text("{}")
     assert push_model(model, NAME).is_new and files(hub)["results.json"] == b"{}"
     assert len(hub.repositories["model", NAME].branches["main"]) == 3
@@ -240,14 +240,23 @@ def test_recordings_that_a_build_no_longer_has_go(hub, build, tmp_path):
     assert published(hub, "dataset") == {name for name in BUILD if "test" not in name}
 
 
+def test_nothing_goes_to_where_everyone_sees_it_unless_that_is_said(hub, model):
+    push_model(model, NAME, private=False)
+    before = hub.repositories["model", NAME].state()
+    (model / "results.json").write_text("{}")
+    refused(lambda: push_model(model, NAME), words="expected a private repository, got one that everyone sees")
+    assert hub.repositories["model", NAME].state() == before
+    assert not push_model(model, NAME, private=False).private
+
+
 @pytest.mark.parametrize("kind", ["model", "dataset"])
 def test_a_repository_of_something_else_is_left_alone(hub, model, build, kind):
-    HfApi().create_repo(NAME, repo_type=kind)
-    other = [CommitOperationAdd(name, b"x") for name in ("config.json", "data/train.parquet")]
+    HfApi().create_repo(NAME, repo_type=kind, private=True)
+    other = [CommitOperationAdd(name, b"x") for name in ("config.json", "data/train.csv")]
     HfApi().create_commit(NAME, other, repo_type=kind, commit_message="x")
     before = hub.repositories[kind, NAME].state()
     push = {"model": lambda: push_model(model, NAME), "dataset": lambda: push_dataset(build, NAME)}[kind]
-    refused(push, words=f"holds a NEuRT {kind}, got one with config.json, data/train.parquet; choose another name")
+    refused(push, words=f"holds a NEuRT {kind}, got one with config.json, data/train.csv; choose another name")
     assert hub.repositories[kind, NAME].state() == before
 
 
@@ -279,7 +288,7 @@ def test_a_refusal_is_one_line_and_leaves_what_was_there(hub, model, caplog, cap
     before = hub.repositories["model", NAME].state()
     (model / "results.json").write_text("{}")
     # The client itself asks six times where that may help. A bad server sends the token back.
-    hub.fail(method, path, status, f"no, Bearer {TOKEN}", times=6, retry_after="7")
+    hub.fail(method, path, status, f"no, Bearer {TOKEN} {'very ' * 99}", times=6, retry_after="7")
     (model / "model.safetensors").write_bytes(different(model / "model.safetensors"))
     said = refused(lambda: push_model(model, NAME), OSError, words=words)
     assert "the Hub says: no, Bearer [token]" in said
@@ -319,7 +328,7 @@ def test_other_people_write_nothing(hub, model, monkeypatch):
     push_model(model, NAME, private=False)
     before = hub.repositories["model", NAME].state()
     connect(hub, monkeypatch, OTHER_TOKEN)
-    refused(lambda: push_model(model, NAME), OSError, words="expected the right to write there")
+    refused(lambda: push_model(model, NAME, private=False), OSError, words="expected the right to write there")
     connect(hub, monkeypatch, "hf_" + "x" * 34)
     refused(lambda: push_model(model, NAME), OSError, words="expected a token that the Hub knows")
     assert hub.repositories["model", NAME].state() == before
