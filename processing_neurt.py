@@ -315,14 +315,14 @@ class NeurtProcessor(ProcessorMixin):
             channels[..., 1:] = np.nan
             return channels
         distances = pairwise_distances(centroids[placed])
-        radius = self._radius(distances, coordinate_unit)
+        radius = self.radius_of(distances, coordinate_unit)
         if placed.all():
             neighbour_statistics(own, distances, radius, out=channels[..., 1:])
         else:
             channels[..., 1:] = _scatter(neighbour_statistics(own[placed], distances, radius), placed, np.nan)
         return channels
 
-    def _radius(self, distances: np.ndarray, coordinate_unit: str | None) -> float:
+    def radius_of(self, distances: np.ndarray, coordinate_unit: str | None) -> float:
         """The neighbourhood radius in the unit of the distances."""
         if self.radius_unit == "quantile":
             return float(np.quantile(distances[~np.tri(len(distances), dtype=bool)], self.neighbour_radius))
