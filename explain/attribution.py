@@ -119,9 +119,18 @@ def mean_levels(windows: ExplainedWindows) -> np.ndarray:
 
     Each animal counts the same. A channel that is absent everywhere is 0.
     """
-    of_windows, animals = _visible_values(windows).mean(1), windows.subjects
-    of_animals = np.ma.stack([of_windows[animals == each].mean(0) for each in np.unique(animals)])
-    return of_animals.mean(0).filled(0).astype(np.float32)
+    return mean_over_animals(visible_values(windows).mean(1), windows.subjects).astype(np.float32)
+
+
+def mean_over_animals(of_windows: np.ma.MaskedArray, subjects: np.ndarray) -> np.ndarray:
+    """The mean over animals of the means over their windows, (n, C) to (C,); 0 where all is masked.
+
+    Args:
+        of_windows: Such as the mean of each channel, masked where it is absent; (n, C).
+        subjects: The animal of each window, (n,).
+    """
+    of_animals = np.ma.stack([of_windows[subjects == each].mean(0) for each in np.unique(subjects)])
+    return of_animals.mean(0).filled(0)
 
 
 def frame_ablation(
@@ -180,7 +189,7 @@ def correlation(model: NeurtForSequenceClassification, windows: ExplainedWindows
     Returns:
         float32 (n, T), 0 at padding.
     """
-    values = _visible_values(windows)
+    values = visible_values(windows)
     standard = (values - values.mean((0, 1))) / values.std((0, 1))
     logits = torch.as_tensor(logits_of(model, windows.inputs))
     importance = np.zeros(windows.real.shape, dtype=np.float32)
@@ -207,6 +216,20 @@ def neuron_importance(of_windows: np.ndarray, windows: ExplainedWindows, recordi
     return mean_in_cells(of_windows[mine], windows.neuron_index[mine], int(recording.accepted.sum()))
 
 
+def channel_names(num_channels: int) -> tuple[str, ...]:
+    """What the channels are called."""
+    return CHANNELS if num_channels == len(CHANNELS) else tuple(f"channel {place}" for place in range(num_channels))
+
+
+def visible_values(windows: ExplainedWindows) -> np.ma.MaskedArray:
+    """The values of windows, masked at padding and where a channel is absent; float64 (n, T, C)."""
+    values, absent = windows.inputs["input_values"].cpu().numpy(), windows.inputs.get("bool_masked_pos")
+    hidden = np.broadcast_to(~windows.real[..., None], values.shape)
+    if absent is not None:
+        hidden = hidden | absent.cpu().numpy()
+    return np.ma.masked_array(values.astype(np.float64), hidden)
+
+
 def _attribute_batch(
     model: NeurtForSequenceClassification, inputs: Inputs, targets: np.ndarray, baseline: np.ndarray, steps: int
 ) -> tuple[np.ndarray, np.ndarray]:
@@ -229,15 +252,6 @@ def _attribute_batch(
     return found.detach().float().cpu().numpy(), difference.cpu().numpy()
 
 
-def _visible_values(windows: ExplainedWindows) -> np.ma.MaskedArray:
-    """The values of windows, masked at padding and where a channel is absent; float64 (n, T, C)."""
-    values, absent = windows.inputs["input_values"].cpu().numpy(), windows.inputs.get("bool_masked_pos")
-    hidden = np.broadcast_to(~windows.real[..., None], values.shape)
-    if absent is not None:
-        hidden = hidden | absent.cpu().numpy()
-    return np.ma.masked_array(values.astype(np.float64), hidden)
-
-
 def _correlations(means: np.ma.MaskedArray, log_odds: np.ndarray) -> np.ndarray:
     """Pearson correlation of each channel's means (n, C) with log-odds (n,); 0 where either does not vary."""
     centered = means - means.mean(0)
@@ -249,5 +263,4 @@ def _correlations(means: np.ma.MaskedArray, log_odds: np.ndarray) -> np.ndarray:
 
 def _levels_in_words(levels: np.ndarray) -> str:
     """Such as "own 0.12, near mean 0.10"."""
-    names = CHANNELS if len(levels) == len(CHANNELS) else [f"channel {place}" for place in range(len(levels))]
-    return ", ".join(f"{name} {level:.3g}" for name, level in zip(names, levels, strict=True))
+    return ", ".join(f"{name} {level:.3g}" for name, level in zip(channel_names(len(levels)), levels, strict=True))

@@ -1,0 +1,334 @@
+"""What separates two groups: which channel, and its level, its variability or its timing?
+
+    print(separate(model, windows).sentence)
+
+Each visible channel of a window is its level (its mean), plus its deviation (its standard deviation) times its course.
+An aspect is neutralised by giving it to all windows alike, and the gap between the groups shrinks by what the model
+owes to that aspect:
+
+- level: the mean over animals. Where activity is higher it also varies more, as a rule, so the deviation follows: it
+  is multiplied by what is usual at the new level over what is usual at the old one. Neurons that fire three times as
+  much thus differ in level alone, even for a model that tells them by their larger deviation.
+- variability: the deviation becomes what is usual at the window's level. So it is only variability beyond what goes
+  with the level.
+- timing: the frames come in random order, which keeps level, variability and every single value.
+- everything: all three.
+- coupling: the course is turned in time, the end following the beginning, so that it keeps its own timing but for the
+  seam, and loses that of the other channels. What coupling takes, timing takes as well.
+
+What is usual at a level is fitted to the windows, over both groups at once, which may differ in it by a factor: the
+relation itself, not what separates the groups, is taken from the deviation.
+
+Shapes: n windows, T frames, C channels, S animals.
+"""
+
+import dataclasses
+from collections.abc import Callable, Iterable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+import torch
+
+from ..crossval.intervals import bootstrap_over_subjects
+from ..markdown_text import markdown_table
+from ..modeling_neurt import NeurtForSequenceClassification
+from ..processing_neurt import CHANNELS
+from .attribution import channel_names, mean_over_animals, visible_values
+from .explained import ExplainedWindows, log_odds_of
+
+LEVEL, VARIABILITY, TIMING, EVERYTHING, COUPLING = "level", "variability", "timing", "everything", "coupling"
+# Which of these a channel's share of the gap is first of all owed to, is asked of the first three.
+ASPECTS = (LEVEL, VARIABILITY, TIMING)
+COLUMNS = (*ASPECTS, EVERYTHING, COUPLING)
+ALL_CHANNELS = "all channels"
+FEWEST_ANIMALS = 2
+# What is usual is fitted with a knot for so many windows, and at most so many knots.
+WINDOWS_FOR_A_KNOT, MOST_KNOTS = 20, 10
+
+Progress = Callable[[Iterable], Iterable]
+
+
+@dataclass(frozen=True, eq=False)
+class Pieces:
+    """Windows, taken apart: values are level + deviation × course wherever they are visible.
+
+    Args:
+        values: float64 (n, T, C).
+        visible: bool (n, T, C), False at padding and where a channel is absent.
+        level: (n, C), means over what is visible.
+        deviation: (n, C), standard deviations.
+        course: (n, T, C), of mean 0 and, unless the channel is flat, standard deviation 1.
+        common_level: (C,), means over animals.
+        usual: (n, C), the deviation that is usual at each level.
+        usual_in_common: (C,), the deviation that is usual at the common level.
+    """
+
+    values: np.ndarray
+    visible: np.ndarray
+    level: np.ndarray
+    deviation: np.ndarray
+    course: np.ndarray
+    common_level: np.ndarray
+    usual: np.ndarray
+    usual_in_common: np.ndarray
+
+    def together(self) -> np.ndarray:
+        """The windows again, float32 (n, T, C); what is not visible stays what it was."""
+        values = self.level[:, None] + self.deviation[:, None] * self.course
+        return np.where(self.visible, values, self.values).astype(np.float32)
+
+
+@dataclass(frozen=True)
+class Estimate:
+    """A number, and its 95 % interval over animals."""
+
+    value: float
+    low: float
+    high: float
+
+    def percent(self) -> str:
+        return f"{100 * self.value:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}]"
+
+
+@dataclass(frozen=True)
+class Separation:
+    """What separates two groups, as a classifier sees them.
+
+    Args:
+        class_names: Of class 0 and class 1.
+        num_animals: Of each.
+        gap: The mean over animals of class 1 of their mean log-odds of class 1, less that of class 0.
+        lost: For each channel, and for `ALL_CHANNELS`, what share of the gap each of `COLUMNS` takes when it is
+            neutralised there; 1 is all of it.
+        channel: The channel that owns more of the gap than any other; `ALL_CHANNELS` where none clearly does.
+        aspect: The aspect of it that takes more than any other; None where none clearly does.
+    """
+
+    class_names: tuple[str, str]
+    num_animals: tuple[int, int]
+    gap: Estimate
+    lost: Mapping[str, Mapping[str, Estimate]]
+    channel: str
+    aspect: str | None
+
+    @property
+    def sentence(self) -> str:
+        """What separates the groups, in words and numbers."""
+        gap = f"{self.gap.value:.2f} [{self.gap.low:.2f}, {self.gap.high:.2f}] log-odds"
+        if self.gap.low <= 0:
+            return (
+                f"The model does not tell the groups apart here, so nothing separates them for it: the gap is {gap}."
+            )
+        lost = self.lost[self.channel]
+        owner = "all channels together" if self.channel == ALL_CHANNELS else f"the {_in_words(self.channel)}"
+        ranked = sorted(ASPECTS, key=lambda aspect: -lost[aspect].value)
+        if self.aspect is None:
+            said = ", ".join(f"{aspect} {lost[aspect].percent()}" for aspect in ranked)
+            return (
+                f"No aspect of {owner} alone tells the groups apart: of the gap of {gap}, neutralising takes {said}."
+            )
+        others = ", ".join(f"{aspect} {lost[aspect].percent()}" for aspect in ranked[1:])
+        turned = f" Turning it in time takes {lost[COUPLING].percent()}." if self.aspect == TIMING else ""
+        return (
+            f"The groups are told apart by the {self.aspect} of {owner}: neutralising it takes "
+            f"{lost[self.aspect].percent()} of the gap of {gap}; {others}.{turned}"
+        )
+
+    def to_markdown(self) -> str:
+        """The sentence and the table."""
+        rows = [[name, *(lost[column].percent() for column in COLUMNS)] for name, lost in self.lost.items()]
+        about = (
+            f"Share of the gap that is lost when an aspect of a channel is neutralised; in brackets the 95 % interval "
+            f"over animals ({self.num_animals[0]} {self.class_names[0]}, {self.num_animals[1]} {self.class_names[1]})."
+        )
+        return "\n\n".join([self.sentence, about, markdown_table(["channel", *COLUMNS], rows)])
+
+    def to_dict(self) -> dict[str, Any]:
+        """For JSON."""
+        return {**dataclasses.asdict(self), "sentence": self.sentence}
+
+
+def separate(
+    model: NeurtForSequenceClassification, windows: ExplainedWindows, *, seed: int = 0, progress: Progress = iter
+) -> Separation:
+    """Find out what separates the groups: neutralise one aspect after the other and see what is left of the gap.
+
+    The animal is the unit: log-odds of windows are averaged over each animal's, and intervals are over animals.
+
+    Args:
+        model: A classifier of two classes.
+        windows: Of labelled animals, some of each class.
+        seed: Of the order of frames and of the bootstrap.
+        progress: Wrapped around the neutralised aspects, for a progress bar.
+
+    Raises:
+        ValueError: If there are not two classes, or fewer than two animals of one.
+    """
+    animals = _Animals.of(model, windows)
+    pieces = take_apart(windows)
+    names = channel_names(pieces.values.shape[2])
+    channels = {name: np.array(names) == name for name in names} | {ALL_CHANNELS: np.ones(len(names), dtype=bool)}
+    cells = [(name, column) for name in channels for column in COLUMNS]
+    scores = {}
+    for name, column in progress(cells):
+        changed = neutralise(pieces, column, channels[name], seed)
+        inputs = {**windows.inputs, "input_values": torch.as_tensor(changed.together())}
+        scores[name, column] = animals.means(log_odds_of(model, inputs, np.ones(len(windows), dtype=int)))
+    before = animals.means(log_odds_of(model, windows.inputs, np.ones(len(windows), dtype=int)))
+    lost = {
+        name: {column: animals.share_lost(before, scores[name, column], seed) for column in COLUMNS}
+        for name in channels
+    }
+    channel = animals.first(before, {name: scores[name, EVERYTHING] for name in names}, seed) or ALL_CHANNELS
+    aspect = animals.first(before, {each: scores[channel, each] for each in ASPECTS}, seed)
+    return Separation(
+        class_names=tuple(model.config.id2label[place] for place in range(2)),
+        num_animals=tuple(np.bincount(animals.classes).tolist()),
+        gap=animals.estimate(lambda counts: animals.gap(before, counts), seed),
+        lost=lost,
+        channel=channel,
+        aspect=aspect,
+    )
+
+
+@dataclass(frozen=True, eq=False)
+class _Animals:
+    """S animals of two classes; scores are (S,), and counts (m, S) say how often each is in each of m samples."""
+
+    place: np.ndarray
+    classes: np.ndarray
+
+    @staticmethod
+    def of(model: NeurtForSequenceClassification, windows: ExplainedWindows) -> "_Animals":
+        names, first, place = np.unique(windows.subjects, return_index=True, return_inverse=True)
+        classes = windows.classes[first]
+        counts = np.bincount(classes, minlength=2)
+        if model.num_labels != 2 or len(counts) != 2 or counts.min() < FEWEST_ANIMALS:
+            raise ValueError(
+                f"expected a model of two classes, and {FEWEST_ANIMALS} animals of each, to say what separates them, "
+                f"got {model.num_labels} classes and {', '.join(map(str, counts))} animals"
+            )
+        return _Animals(place, classes)
+
+    def means(self, of_windows: np.ndarray) -> np.ndarray:
+        """Means over the windows of each animal."""
+        return np.bincount(self.place, of_windows) / np.bincount(self.place)
+
+    def gap(self, scores: np.ndarray, counts: np.ndarray) -> np.ndarray:
+        """The mean over class 1 less that over class 0 in each sample, (m,)."""
+        ones, zeros = counts * self.classes, counts * (1 - self.classes)
+        return ones @ scores / ones.sum(1) - zeros @ scores / zeros.sum(1)
+
+    def share_lost(self, before: np.ndarray, after: np.ndarray, seed: int) -> Estimate:
+        return self.estimate(lambda counts: 1 - self.gap(after, counts) / self.gap(before, counts), seed)
+
+    def first(self, before: np.ndarray, after: Mapping[str, np.ndarray], seed: int) -> str | None:
+        """Which takes the most of the gap, if it takes more than nothing, and more than the second, over animals."""
+        left = {name: self.gap(scores, np.ones((1, len(scores))))[0] for name, scores in after.items()}
+        best, second = sorted(left, key=left.get)[:2]
+        takes = self.estimate(lambda counts: self.gap(before - after[best], counts), seed)
+        more = self.estimate(lambda counts: self.gap(after[second] - after[best], counts), seed)
+        return best if takes.low > 0 and more.low > 0 else None
+
+    def estimate(self, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> Estimate:
+        """A statistic of all animals, and its interval."""
+        everyone = np.ones((1, len(self.classes)))
+        return Estimate(float(statistic(everyone)[0]), *bootstrap_over_subjects(statistic, self.classes, seed=seed))
+
+
+def take_apart(windows: ExplainedWindows) -> Pieces:
+    """Level, deviation and course of each channel of each window, and what deviation is usual at a level."""
+    values = visible_values(windows)
+    common_level = mean_over_animals(values.mean(1), windows.subjects)
+    level, deviation = values.mean(1).filled(0), values.std(1).filled(0)
+    usual, usual_in_common = np.ones(level.shape), np.ones(level.shape[1])
+    for channel in range(level.shape[1]):
+        varies = deviation[:, channel] > 0
+        if varies.any():
+            usually = usual_deviation(level[varies, channel], deviation[varies, channel], windows.classes[varies])
+            usual[:, channel], usual_in_common[channel] = usually(level[:, channel]), usually(common_level[channel])
+    return Pieces(
+        values=values.data,
+        visible=~np.ma.getmaskarray(values),
+        level=level,
+        deviation=deviation,
+        course=((values - level[:, None]) / np.where(deviation > 0, deviation, 1)[:, None]).filled(0),
+        common_level=common_level,
+        usual=usual,
+        usual_in_common=usual_in_common,
+    )
+
+
+def usual_deviation(
+    level: np.ndarray, deviation: np.ndarray, classes: np.ndarray
+) -> Callable[[np.ndarray], np.ndarray]:
+    """What deviation is usual at a level: its logarithm lies on lines between knots, plus a constant of each class.
+
+    Knots are at quantiles of the level; beyond the outer ones the lines go on flat.
+
+    Args:
+        level: (n,).
+        deviation: (n,), above 0.
+        classes: 0 or 1, (n,).
+
+    Returns:
+        A function of levels; half way, in the logarithm, between the classes.
+    """
+    count = int(np.clip(len(level) // WINDOWS_FOR_A_KNOT, 1, MOST_KNOTS))
+    knots = np.unique(np.quantile(level, np.linspace(0, 1, count) if count > 1 else [0.5]))
+    hats = [np.interp(level, knots, hat) for hat in np.eye(len(knots))]
+    found, *_ = np.linalg.lstsq(np.stack([*hats, classes - 0.5], axis=1), np.log(deviation))
+    return lambda levels: np.exp(np.interp(levels, knots, found[:-1]))
+
+
+def neutralise(pieces: Pieces, aspect: str, channels: np.ndarray, seed: int = 0) -> Pieces:
+    """Give an aspect of some channels to all windows alike; see the top of this file.
+
+    Args:
+        pieces: The windows.
+        aspect: One of `COLUMNS`.
+        channels: Which channels, bool (C,).
+        seed: Of the order of frames.
+    """
+    if aspect == EVERYTHING:
+        for each in (VARIABILITY, LEVEL, TIMING):
+            pieces = neutralise(pieces, each, channels, seed)
+        return pieces
+    if aspect == LEVEL:
+        deviation = pieces.deviation * pieces.usual_in_common / pieces.usual
+        changed = {"level": np.broadcast_to(pieces.common_level, pieces.level.shape), "deviation": deviation}
+    elif aspect == VARIABILITY:
+        changed = {"deviation": pieces.usual}
+    else:
+        order = random_order if aspect == TIMING else turned
+        changed = {"course": np.take_along_axis(pieces.course, order(pieces.visible, seed), axis=1)}
+    return dataclasses.replace(
+        pieces, **{name: np.where(channels, values, getattr(pieces, name)) for name, values in changed.items()}
+    )
+
+
+def random_order(visible: np.ndarray, seed: int) -> np.ndarray:
+    """The visible frames of each window in random order, the same in its channels; int (n, T, C)."""
+    keys = np.random.default_rng(seed).random(visible.shape[:2])[..., None]
+    return _rearranged(visible, np.where(visible, keys, np.inf))
+
+
+def turned(visible: np.ndarray, seed: int) -> np.ndarray:
+    """The visible frames turned in time, the end following the beginning, each channel another way; int (n, T, C)."""
+    windows, _, channels = visible.shape
+    count, place = visible.sum(1, keepdims=True), visible.cumsum(1) - 1
+    shift = np.random.default_rng(seed).integers(1, np.maximum(count, 2), size=(windows, 1, channels))
+    return _rearranged(visible, np.where(visible, (place + shift) % np.maximum(count, 1), np.inf))
+
+
+def _rearranged(visible: np.ndarray, keys: np.ndarray) -> np.ndarray:
+    """Where each frame is taken from, so that visible ones come in the order of their keys and others stay."""
+    by_key, place = keys.argsort(axis=1, kind="stable"), np.maximum(visible.cumsum(1) - 1, 0)
+    frames = np.arange(visible.shape[1])[:, None]
+    return np.where(visible, np.take_along_axis(by_key, place, axis=1), frames)
+
+
+def _in_words(channel: str) -> str:
+    """A channel within a sentence."""
+    return "own trace" if channel == CHANNELS[0] else channel
