@@ -23,10 +23,11 @@ memory: --cache FOLDER, on a local disk of each machine.
 """
 
 from collections.abc import Callable, Mapping
-from dataclasses import asdict
+from dataclasses import asdict, replace
 from pathlib import Path
 from typing import Any
 
+from accelerate import PartialState
 from accelerate.utils import set_seed
 from torch.utils.data import DataLoader
 from transformers import PreTrainedModel
@@ -35,7 +36,16 @@ from .baselines import beside_simple_statistics
 from .configuration_neurt import NeurtConfig
 from .dataset_scripts.parquet_build import read_build
 from .distribution import load_reference, measure_reference
-from .evaluation import ClassificationScores, evaluate_classification, evaluate_reconstruction, reconstruction_examples
+from .evaluation import (
+    BASELINES,
+    Baseline,
+    ClassificationScores,
+    ReconstructionExample,
+    ReconstructionScores,
+    evaluate_classification,
+    evaluate_reconstruction,
+    reconstruction_examples,
+)
 from .loading import load_processor, load_quietly, read_config
 from .masking import PRETRAINING_TASKS, MaskedSignalCollator, collate_windows
 from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassification
@@ -51,6 +61,7 @@ from .training.validation import mean_loss
 EMBEDDINGS_FACTOR = 0.512
 VALIDATION_WINDOWS = 2048
 EVALUATION_BATCH = 128
+BEFORE = "model before training"
 
 
 def pretrain(
@@ -68,6 +79,8 @@ def pretrain(
     command: str = "neurt pretrain",
 ) -> dict[str, Any]:
     """Pretrain by reconstructing what is hidden; test on held-out animals beside interpolation.
+
+    A model that was opened from a folder or the Hub is tested before the training too, on the same windows.
 
     Args:
         build: Parquet build.
@@ -102,23 +115,42 @@ def pretrain(
     groups = [{"params": list(model.parameters())}]
     validate, identity = _validation(data, collate), _identity(data, settings, processor, model)
     train, folder = data.datasets["train"], output / "training"
+    before = _scores_before(model, data, options.seed)
     log = fit(model, groups, train, collate, options, folder, validate, resume, identity)
 
     trained_on = describe_training(processor, data.split.recordings(data.recordings, "train"))
     release = Release(output, model, trained_on, data, seen, command, settings)
     reference = measure_reference(model, processor, data, seed=options.seed, missing_neighbours=missing_neighbours)
-    return release.write("Pretraining", log, reference=reference, **_reconstruction(model, data, options.seed))
+    scores = _reconstruction_scores(model, data, options.seed, BASELINES)
+    return release.write(
+        "Pretraining",
+        log,
+        reconstruction=replace(scores, rows=scores.rows + before),
+        examples=_examples(model, data, options.seed),
+        reference=reference,
+    )
 
 
-def _reconstruction(model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int) -> dict[str, Any]:
-    """Scores on hidden spans of the test windows, whatever the model was trained on, and examples for the figure."""
-    collate = MaskedSignalCollator(seed)
-    loader = DataLoader(data.datasets["test"], EVALUATION_BATCH, collate_fn=collate)
+def _scores_before(model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int) -> list[dict[str, Any]]:
+    """The rows of weights that training goes on from; none of a new model, which can do nothing yet."""
+    if not model.name_or_path:
+        return []
+    scores = _reconstruction_scores(model.to(PartialState().device), data, seed, {})
+    return [{**row, "predictor": BEFORE} for row in scores.rows]
+
+
+def _reconstruction_scores(
+    model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int, baselines: Mapping[str, Baseline]
+) -> ReconstructionScores:
+    """Scores on hidden spans of the test windows, whatever the model was trained on."""
+    loader = DataLoader(data.datasets["test"], EVALUATION_BATCH, collate_fn=MaskedSignalCollator(seed))
+    return evaluate_reconstruction(model, loader, simulated=data.simulated, seed=seed, baselines=baselines)
+
+
+def _examples(model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int) -> list[ReconstructionExample]:
+    """Four test windows for the figure."""
     sample = data.sample("test", 4)
-    return {
-        "reconstruction": evaluate_reconstruction(model, loader, simulated=data.simulated, seed=seed),
-        "examples": reconstruction_examples(model, collate([sample[i] for i in range(len(sample))])),
-    }
+    return reconstruction_examples(model, MaskedSignalCollator(seed)([sample[i] for i in range(len(sample))]))
 
 
 def pretraining_model(

@@ -9,11 +9,23 @@ from typing import Annotated, Any
 
 import typer
 
+
+def named_model(model: Path | None) -> Path | None:
+    """Turn the word `shipped`, where no folder has that name, into the folder of the weights of the package."""
+    if model != Path("shipped") or model.exists():
+        return model
+    from ..loading import shipped_model
+
+    return shipped_model()
+
+
 _in_split = functools.partial(typer.Option, rich_help_panel="Who is tested")
 _in_training = functools.partial(typer.Option, rich_help_panel="Training")
 
 Build = Annotated[Path, typer.Argument(help="A Parquet build: what `neurt import` or `neurt simulate` made.")]
-Pretrained = Annotated[Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights")]
+Pretrained = Annotated[
+    Path | None, typer.Option(help="Folder of the model.", show_default="the shipped weights", callback=named_model)
+]
 Seed = Annotated[int, typer.Option(help="Seed of everything random.")]
 # How the fields of the option classes appear on the command line, by name.
 FLAGS = {

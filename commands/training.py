@@ -12,7 +12,7 @@ import typer
 from ..dataset_scripts.wording import count, printable, some
 from ..masking import PRETRAINING_TASKS
 from ..training.options import FinetuneOptions, SplitOptions, TrainingOptions
-from .options import Build, Pretrained, Seed, chosen, task_weights, with_flags
+from .options import Build, Pretrained, Seed, chosen, named_model, task_weights, with_flags
 
 _Output = Annotated[Path, typer.Option(help="Folder of the new model.")]
 _in_windows = functools.partial(typer.Option, rich_help_panel="Windows")
@@ -66,7 +66,12 @@ def pretrain(
     context: typer.Context,
     build: Build,
     output: _Output,
-    model: Annotated[Path | None, typer.Option(help="Weights to start from.", show_default="new ones")] = None,
+    model: Annotated[
+        Path | None,
+        typer.Option(
+            help="Weights to start from: a folder, or the word shipped.", show_default="new ones", callback=named_model
+        ),
+    ] = None,
     config: Annotated[Path | None, typer.Option(help="config.json of a new model.", show_default="built in")] = None,
     window_length: Annotated[
         int | None, _in_windows(help="Frames in a window.", show_default="128, or as --model")
@@ -148,7 +153,10 @@ def finetune(
 
 
 def evaluate(
-    model: Annotated[Path, typer.Argument(help="Folder of a masked model or a classifier.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="Folder of a masked model or a classifier, or the word shipped.", callback=named_model),
+    ],
     build: Build,
     label: Annotated[str | None, typer.Option(help="Label to score a classifier on.")] = None,
     subject: Annotated[list[str], typer.Option(help="Animal to use; may be repeated.", show_default="all")] = (),
@@ -176,7 +184,7 @@ def evaluate(
     _print_left_out(evaluation.skipped, evaluation.dropped)
     print(evaluation.scores.to_markdown())
     if label is not None:
-        print("Simple statistics, fitted to the training animals, stand beside it in the summary.md of the fine-tuning.")
+        print("Simple statistics, fitted to the training animals, stand in the summary.md of the fine-tuning.")
 
 
 _Rows = Annotated[Path, typer.Option(help="Parquet file to write: a row per window, keyed by roi_id and start_s.")]

@@ -308,4 +308,6 @@ def test_fine_tuning_writes_the_baseline_into_its_results_and_its_summary(classi
     ]
     for level, n_per_class in {"recording": [2, 2], "subject": [1, 1]}.items():
         assert found[level, "model"]["n_per_class"] == found[level, SIMPLE_STATISTICS]["n_per_class"] == n_per_class
-    assert "AUC over 2 simulated test subjects: " in (classifier / "summary.md").read_text()
+    verdict = (classifier / "summary.md").read_text().split("## Groups of animals\n\n")[1].splitlines()[0]
+    assert verdict.startswith("Accuracy over 2 simulated test subjects: ") and f" for {SIMPLE_STATISTICS}; " in verdict
+    assert verdict.endswith("; **fewer than 3 of a class were tested, too few to tell chance from skill**.")

@@ -1,13 +1,13 @@
 """The README's commands and example run as they stand there, with a tiny model."""
 
-import functools
+import json
 import re
 import shlex
 from pathlib import Path
 
 import numpy as np
 import pytest
-from neurt import NeurtConfig
+from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
 from neurt.cli import app
 
 README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
@@ -23,24 +23,35 @@ def workplace(tmp_path_factory):
     """Eight mice in two groups as `.npz` archives, with the columns of the README's table in `recordings.csv`."""
     folder = tmp_path_factory.mktemp("readme")
     rng = np.random.default_rng(0)
-    rows = ["file,subject,session,genotype"]
+    rows = ["file,subject,session,genotype,split"]
     (folder / "RECORDINGS").mkdir()
     for mouse in range(1, 9):
+        genotype, split = "5xFAD" if mouse % 2 else "wild type", "train" if mouse < 3 else "test"
+        # One of the two chooses the checkpoint: the other must fill a batch alone.
+        frames = 1700 if split == "train" else 260
         np.savez(
             folder / "RECORDINGS" / f"m{mouse}.npz",
-            traces=rng.gamma(2.0, size=(9, 260)).cumsum(1) % 7,
+            traces=rng.gamma(2.0, size=(9, frames)).cumsum(1) % 7,
             centroids=rng.random((9, 2)) * 100,
             sampling_rate=5.0,
             trace_kind="dff",
         )
-        rows.append(f"m{mouse}.npz,MOUSE{mouse},s1,{'5xFAD' if mouse % 2 else 'wild type'}")
+        rows.append(f"m{mouse}.npz,MOUSE{mouse},s1,{genotype},{split}")
     (folder / "recordings.csv").write_text("\n".join(rows) + "\n")
     return folder
 
 
-def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, capsys):
+@pytest.fixture(scope="module")
+def tiny_weights(tmp_path_factory):
+    """In the place of the shipped weights where training goes on from them, which would take long."""
+    folder = tmp_path_factory.mktemp("weights")
+    NeurtForMaskedSignalModeling(NeurtConfig(**TINY, max_position_embeddings=128)).save_pretrained(folder)
+    NeurtProcessor().save_pretrained(folder)
+    return folder
+
+
+def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    monkeypatch.setattr("neurt.train.NeurtConfig", functools.partial(NeurtConfig, **TINY))
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("neurt")]
     pipeline = [line for line in commands if line.split()[1] not in ("convert", "build-microns")]
     assert [line.split()[1] for line in pipeline] == [
@@ -57,6 +68,8 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "push-model",
     ]
     for line in pipeline:
+        if "--model shipped" in line:
+            monkeypatch.setattr("neurt.loading._SHIPPED", tiny_weights)
         app(shlex.split(line)[1:], standalone_mode=False)
     for output in (
         "inspection.png",
@@ -68,6 +81,8 @@ def test_the_commands_and_the_example_run_as_written(workplace, monkeypatch, cap
         "attention.html",
     ):
         assert (workplace / output).exists()
+    tested = json.loads((workplace / "CLASSIFIER" / "results.json").read_text())["split"]["test"]
+    assert tested == sorted(f"MOUSE{mouse}" for mouse in range(3, 9))
     (example,) = blocks("python")
     exec(compile(example, "README.md", "exec"), {})
     assert "torch.Size([" in capsys.readouterr().out
