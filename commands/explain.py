@@ -44,7 +44,7 @@ def attention(
         seed=seed,
         missing_neighbours=missing_neighbours,
     )
-    where = f"neuron {window.roi_id} of {window.recording.recording_id}, {window.start:g} to {window.end:g} s"
+    where = f"neuron {window.roi_id} of {window.recording.recording_id}, {window.start:.1f} to {window.end:.1f} s"
     print(f"attention within {printable(where)}; saved to {output}")
 
 

@@ -173,7 +173,7 @@ def test_the_command_writes_the_page_and_says_of_what(neurt, models, small_build
     chosen = ["--recording", "r0", "--neuron", f"{ATTACK}2", "--start", 3, "--bins", 10, "--hide", "--seed", 4]
     code, out, _ = neurt(*words, *chosen)
     assert code == 0
-    assert out == f"attention within neuron {ATTACK}2 of r0, 3 to 11 s; saved to {tmp_path / 'page.html'}\n"
+    assert out == f"attention within neuron {ATTACK}2 of r0, 3.0 to 11.0 s; saved to {tmp_path / 'page.html'}\n"
     options = {"neuron": f"{ATTACK}2", "start": 3, "bins": 10, "hide_spans": True, "seed": 4}
     write_attention_page(models / "masked", small_build, tmp_path / "expected.html", **options)
     found, expected = (without_ids((tmp_path / f"{name}.html").read_text()) for name in ("page", "expected"))
