@@ -219,14 +219,11 @@ def _distribution(results: Mapping[str, Any]) -> list[str]:
         return [f"Not measured: {found['not_measured']}."]
     rows = found["recordings"]
     foreign = {name: row for name, row in rows.items() if row["outside"]}
-    reference = ", ".join(
-        escape_markdown(f"{key.replace('_', ' ')} {value}") for key, value in found["measured_on"].items()
-    )
     said = [
         "The model's error in hidden spans of each recording, relative to that of straight lines, was placed among "
-        f"those of recordings of its pretraining ({reference}). Outside of their central {found['level']:.0%} lie "
-        f"{len(foreign)} of {len(rows)}; of recordings like them {found['expected_outside']:.1%} would. "
-        "What is foreign but filled as well as those is not found.",
+        f"those of {_reference(found['measured_on'])}. Outside of their central {found['level']:.0%} lie "
+        f"{len(foreign)} of {len(rows)}. Were each just like those, {found['expected_outside']:.1%} of them would lie "
+        "outside all the same, by chance. What is foreign but filled as well as those is not found.",
     ]
     if foreign:
         said.append(_foreign_table(foreign))
@@ -235,6 +232,15 @@ def _distribution(results: Mapping[str, Any]) -> list[str]:
         gone = f", and with them {', '.join(map(escape_markdown, animals))}" if animals else ""
         said.append(f"They were left out of the study before anything was fitted{gone}.")
     return said
+
+
+def _reference(measured_on: Mapping[str, Any]) -> str:
+    """Which recordings the others are compared with, as `measure_reference` tells it."""
+    sides = {"held out": "held_out_recordings", "trained on": "training_recordings"}
+    numbers = {verb: measured_on.get(name) for verb, name in sides.items()}
+    said = " and ".join(f"{verb} ({number})" for verb, number in numbers.items() if number)
+    kind = "simulated " if measured_on.get("simulated") else ""
+    return f"the {kind}recordings that its pretraining {said or 'met'}"
 
 
 def _foreign_table(rows: Mapping[str, Mapping[str, Any]]) -> str:

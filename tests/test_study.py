@@ -202,7 +202,8 @@ def model_of(pretrained, tmp_path, monkeypatch):
 
         monkeypatch.setattr("neurt.distribution.reconstruction_errors", errors)
         model = shutil.copytree(pretrained, tmp_path / "model", ignore=shutil.ignore_patterns("training"))
-        Reference(np.array([0.5] * 10 + [1.5] * 10), {"held_out_recordings": 20}).save(model)
+        measured_on = {"held_out_recordings": 5, "training_recordings": 15, "simulated": True}
+        Reference(np.array([0.5] * 10 + [1.5] * 10), measured_on).save(model)
         return model
 
     return make
@@ -236,7 +237,9 @@ def test_recordings_unlike_those_of_the_pretraining_are_named_and_used_all_the_s
     # Of 21 places among 20 recordings the two ends are outside: 12 * 2 / 21.
     line = "3 of 12 recordings are unlike those of the pretraining (by chance: 1.1), and used all the same"
     assert line in report and report.index(line) < report.index("## Who was told apart")
-    assert "| sim002_ses-1_field-1 | sim002 | 1 |" in report and "held out recordings 20" in report
+    assert "| sim002_ses-1_field-1 | sim002 | 1 |" in report
+    assert "among those of the simulated recordings that its pretraining held out (5) and trained on (15). " in report
+    assert "Outside of their central 99% lie 3 of 12. Were each just like those, 9.5% of them would lie outside" in report
     assert found["num_recordings"] == 12 and len(found["subjects"]) == 6
 
 
