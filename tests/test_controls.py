@@ -111,6 +111,31 @@ def test_a_model_that_calls_the_groups_by_each_others_names_does_not_tell_them(w
     assert not found.tells and found.p_weights > 0.5 and found.p_labels > 0.9
 
 
+def test_being_better_than_random_weights_is_not_enough(windows, monkeypatch):
+    silent = new_classifier()
+    torch.nn.init.zeros_(silent.classifier.weight)
+    lucky = next(
+        model
+        for model in (randomised(silent, seed) for seed in range(200, 250))
+        if tells_groups_of(model, windows, silent, monkeypatch).probability > 0.5
+    )
+    found = tells_groups_of(lucky, windows, silent, monkeypatch)
+    assert found.p_weights == 0.05 < found.p_labels and not found.tells
+
+
+def tells_groups_of(model, windows, copy, monkeypatch):
+    """With the same model for each of the random ones."""
+    with monkeypatch.context() as patched:
+        patched.setattr(controls, "randomised", lambda model, seed: copy)
+        return tells_groups(model, windows)
+
+
+def test_fitting_the_labels_is_not_enough(windows, monkeypatch):
+    # The copies do as well as the model: groups so different that random weights tell them apart.
+    found = tells_groups_of(trained_classifier(), windows, trained_classifier(), monkeypatch)
+    assert found.p_weights == 1 and found.p_labels <= 0.05 and not found.tells
+
+
 def test_a_model_that_knows_nothing_is_not_praised_for_saying_so(windows):
     silent = new_classifier()
     torch.nn.init.zeros_(silent.classifier.weight)

@@ -22,25 +22,25 @@ ONES = np.ones(1, dtype=int)
 
 
 class Sum:
-    """A "model" whose log-odds of class 1 are the sum of what it sees of the own trace."""
+    """A "model" whose log-odds of class 1 are the sum of all values that it sees."""
 
     device = "cpu"
 
     def __call__(self, input_values, attention_mask, bool_masked_pos):
-        seen = attention_mask.bool() & ~bool_masked_pos[..., 0]
-        total = (input_values[..., 0] * seen).sum(1)
+        seen = attention_mask.bool().unsqueeze(-1) & ~bool_masked_pos
+        total = (input_values * seen).sum((1, 2))
         return SimpleNamespace(logits=torch.stack([torch.zeros_like(total), total], dim=1))
 
 
 class OneWindow:
-    """Real frames with the values 1, 2, 3, ..., then padding of 1000."""
+    """Real frames with the values 1, 2, 3, ..., then padding of 1000; half of each value in either of two channels."""
 
     def __init__(self, num_real=20, num_frames=20):
         values = np.where(np.arange(num_frames) < num_real, np.arange(1, num_frames + 1), 1000)
         self.real = (np.arange(num_frames) < num_real)[None]
         self.values = values[None].astype(float)
         self.inputs = {
-            "input_values": torch.tensor(self.values[..., None], dtype=torch.float32),
+            "input_values": torch.tensor(np.stack(2 * [self.values / 2], axis=-1), dtype=torch.float32),
             "attention_mask": torch.tensor(self.real.astype(np.int64)),
         }
 

@@ -81,6 +81,21 @@ def test_a_map_that_looks_into_the_model_passes(trial):
     verdict = judge(trial, gradient)
     assert verdict.faithful
     assert verdict.alike[SHUFFLED_LABELS].high < 0.5 and verdict.alike[RANDOM_WEIGHTS].high < 0.5
+    assert verdict.alike[SHUFFLED_LABELS].high < verdict.alike[OTHER_SEEDS].low < 0.9
+
+
+def test_all_control_models_take_turns(trial):
+    asked = {}
+
+    def spy(model, windows, targets):
+        asked[id(model)] = asked.get(id(model), 0) + len(windows)
+        return noise(model, windows, targets)
+
+    judge(trial, spy)
+    controls = trial.controls
+    shares = {id(trial.model): 96} | {id(model): 12 for model in controls.randomised + controls.relabelled}
+    # Every other window is asked about twice for stability, by 4 heads.
+    assert asked == shares | {id(model): 24 for model in controls.retrained}
 
 
 def test_a_random_map_fails(trial):
@@ -190,6 +205,14 @@ def test_deletion_decides_against_every_control_and_insertion_does_not():
     assert verdict.stamp == f"not faithful: {AS_GOOD[TURNED]}"
     assert "takes -0.48 (95 % interval -0.49 to -0.47) log-odds more" in verdict.sentence
     assert verdict.sentence.endswith("than the best of its controls, turned in time; 4 animals.")
+
+
+def test_the_whole_interval_decides_and_not_the_mean():
+    levels = curves(explanation=0.0, random=1.0)
+    levels[RANDOM][0] = -1.0  # one animal of four
+    verdict = make_verdict(levels, {}, {}, np.array(list("abcd")), groups=TELLS, unit="frames")
+    assert verdict.areas[RANDOM].mean > 0.5 > 0 > verdict.areas[RANDOM].low
+    assert verdict.reasons == (AS_GOOD[RANDOM],)
 
 
 def test_a_map_that_does_not_change_with_weights_or_labels_fails():
