@@ -428,6 +428,7 @@ def connect(hub: HubServer, monkeypatch, token: str | None = TOKEN) -> None:
         monkeypatch.setattr(huggingface_hub.constants, name, value)
     monkeypatch.setattr("transformers.utils.hub._hf_api", None)  # it keeps the address that it was made with
     monkeypatch.setattr(huggingface_hub.utils._http, "time", SimpleNamespace(sleep=lambda seconds: None))
+    huggingface_hub.close_session()  # there may be connections to a Hub that had the same port
     if token is None:
         monkeypatch.delenv("HF_TOKEN", raising=False)
     else:

@@ -49,7 +49,7 @@ def model(tiny_model, tmp_path):
 
 
 @pytest.fixture
-def build(tmp_path):
+def small_build(tmp_path):
     folder = write(tmp_path / "build", [recording(number, frames=60) for number in range(2)], split={"r1": "test"})
     (folder / "data" / "train" / "raw.parquet").write_bytes(b"not of the manifest")
     (folder / "notes.txt").write_text("private")
@@ -95,6 +95,11 @@ def test_a_model_is_published_by_a_list_of_what_goes(hub, model):
     assert (
         f'from_pretrained("{NAME}", revision="{publication.commit}", trust_remote_code=True)' in publication.report()
     )
+
+
+def test_all_that_training_leaves_is_published_but_its_checkpoints(pretrained, classifier):
+    for folder in (pretrained, classifier):
+        assert set(model_files(folder)) == {path.name for path in folder.iterdir()} - {"training"}
 
 
 def test_the_card_beside_the_readme_of_the_project_is_the_card(model):
@@ -168,18 +173,18 @@ def test_what_is_no_whole_model_of_this_folder_is_refused_before_anything_is_sen
     assert not hub.requests
 
 
-def test_a_build_is_published_as_its_manifest_says(hub, build):
-    publication = push_dataset(build, NAME, private=False)
+def test_a_build_is_published_as_its_manifest_says(hub, small_build):
+    publication = push_dataset(small_build, NAME, private=False)
     repository = hub.repositories["dataset", NAME]
     assert published(hub, "dataset") == BUILD == set(publication.sizes)
     assert not repository.private and len(repository.branches["main"]) == 2
-    assert all(files(hub, "dataset")[name] == (build / name).read_bytes() for name in BUILD)
+    assert all(files(hub, "dataset")[name] == (small_build / name).read_bytes() for name in BUILD)
     assert "public" in publication.report() and "load_dataset" in publication.report()
 
 
-def test_large_files_go_in_pieces(hub, build, monkeypatch):
+def test_large_files_go_in_pieces(hub, small_build, monkeypatch):
     monkeypatch.setattr("neurt.publish._FILES_IN_A_PIECE", 4)
-    push_dataset(build, NAME)
+    push_dataset(small_build, NAME)
     asked = [path.rpartition("/")[2] for _, path in hub.requests if "preupload" in path or path.endswith("/batch")]
     # The first four files are the card, the manifest and two recordings, the others the units.
     assert asked == ["main", "batch", "main", "batch"] and published(hub, "dataset") == BUILD
@@ -193,19 +198,19 @@ def test_large_files_go_in_pieces(hub, build, monkeypatch):
         (lambda path: (path.rename(path.with_suffix("")), path.symlink_to(path.with_suffix(""))), "got a link"),
     ],
 )
-def test_a_build_that_is_not_what_its_manifest_says_is_refused(hub, build, spoil, words):
-    spoil(build / "units" / "test.parquet")
-    refused(lambda: push_dataset(build, NAME), words=words)
+def test_a_build_that_is_not_what_its_manifest_says_is_refused(hub, small_build, spoil, words):
+    spoil(small_build / "units" / "test.parquet")
+    refused(lambda: push_dataset(small_build, NAME), words=words)
     assert not hub.requests
 
 
-def test_a_dry_run_says_what_would_go_and_asks_nobody(hub, model, build, monkeypatch):
+def test_a_dry_run_says_what_would_go_and_asks_nobody(hub, model, small_build, monkeypatch):
     connect(hub, monkeypatch, token=None)
     report = push_model(model, NAME, dry_run=True).report().splitlines()
     assert {line.split()[0] for line in report[:-1]} == MODEL | RESULTS
     assert "README.md  28 bytes" in report and "would go to mia/name (private" in report[-1]
     assert report[-1].startswith("13 files, ") and not hub.requests
-    assert len(push_dataset(build, NAME, dry_run=True).report().splitlines()) == len(BUILD) + 1
+    assert len(push_dataset(small_build, NAME, dry_run=True).report().splitlines()) == len(BUILD) + 1
     refused(lambda: push_model(model, "a/b/c", dry_run=True), words="Repo id must be")
 
 
@@ -233,8 +238,8 @@ def test_what_an_earlier_release_had_and_this_one_has_not_goes(hub, model, tiny_
     assert len(shards) > 1 and published(hub) == expected | {"notes.md", "deep/summary.md"}
 
 
-def test_recordings_that_a_build_no_longer_has_go(hub, build, tmp_path):
-    push_dataset(build, NAME)
+def test_recordings_that_a_build_no_longer_has_go(hub, small_build, tmp_path):
+    push_dataset(small_build, NAME)
     smaller = write(tmp_path / "smaller", [recording(0, frames=60)])
     assert push_dataset(smaller, NAME).removed == ["data/test/r1.parquet", "units/test.parquet"]
     assert published(hub, "dataset") == {name for name in BUILD if "test" not in name}
@@ -250,12 +255,12 @@ def test_nothing_goes_to_where_everyone_sees_it_unless_that_is_said(hub, model):
 
 
 @pytest.mark.parametrize("kind", ["model", "dataset"])
-def test_a_repository_of_something_else_is_left_alone(hub, model, build, kind):
+def test_a_repository_of_something_else_is_left_alone(hub, model, small_build, kind):
     HfApi().create_repo(NAME, repo_type=kind, private=True)
     other = [CommitOperationAdd(name, b"x") for name in ("config.json", "data/train.csv")]
     HfApi().create_commit(NAME, other, repo_type=kind, commit_message="x")
     before = hub.repositories[kind, NAME].state()
-    push = {"model": lambda: push_model(model, NAME), "dataset": lambda: push_dataset(build, NAME)}[kind]
+    push = {"model": lambda: push_model(model, NAME), "dataset": lambda: push_dataset(small_build, NAME)}[kind]
     refused(push, words=f"holds a NEuRT {kind}, got one with config.json, data/train.csv; choose another name")
     assert hub.repositories[kind, NAME].state() == before
 
@@ -304,9 +309,9 @@ def different(weights):
     return content[:-1] + bytes([content[-1] ^ 1])
 
 
-def test_a_repository_without_room_is_refused_in_one_line(hub, build):
+def test_a_repository_without_room_is_refused_in_one_line(hub, small_build):
     hub.room = 1000
-    refused(lambda: push_dataset(build, NAME), OSError, words="room on the Hub .* exceeded your storage limit")
+    refused(lambda: push_dataset(small_build, NAME), OSError, words="room on the Hub .* exceeded your storage limit")
     assert published(hub, "dataset") == set()
 
 
@@ -342,10 +347,10 @@ def test_an_answer_that_is_lost_after_the_commit_does_no_harm(hub, model):
     assert published(hub) == MODEL | RESULTS and not push_model(model, NAME).is_new
 
 
-def test_an_upload_that_is_cut_at_any_moment_changes_nothing_and_is_completed_by_the_next(hub, build, tmp_path):
+def test_an_upload_that_is_cut_at_any_moment_changes_nothing_and_is_completed_by_the_next(hub, small_build, tmp_path):
     larger = write(tmp_path / "larger", [recording(number, frames=200, neurons=40) for number in range(4)])
     hub.part_size = 20_000
-    push_dataset(build, NAME)
+    push_dataset(small_build, NAME)
     start, first = hub.received, copy.deepcopy(hub.repositories["dataset", NAME])
     push_dataset(larger, NAME)
     total, whole = hub.received - start, files(hub, "dataset")
@@ -380,13 +385,13 @@ def test_whoever_pushes_meanwhile_is_not_overwritten(hub, model, monkeypatch):
     assert files(hub)["results.json"] == b"theirs"
 
 
-def test_the_commands_say_what_they_did_or_why_not(hub, model, build, neurt):
+def test_the_commands_say_what_they_did_or_why_not(hub, model, small_build, neurt):
     code, out, err = neurt("push-model", model, NAME, "--public", "--revision", "v1")
     assert code == 0 and "13 files" in out and "(public)" in out and TOKEN not in out + err
-    code, out, _ = neurt("push-dataset", build, NAME, "--dry-run")
+    code, out, _ = neurt("push-dataset", small_build, NAME, "--dry-run")
     assert code == 0 and "nothing was sent" in out and ("dataset", NAME) not in hub.repositories
     hub.fail("POST", "/commit/", 403, "read only")
-    code, out, err = neurt("push-dataset", build, NAME)
+    code, out, err = neurt("push-dataset", small_build, NAME)
     (line,) = [line for line in err.splitlines() if line.startswith("neurt:")]
     assert code == 2 and "right to write there" in line and "(the Hub says: read only)" in line
     assert TOKEN not in out + err
