@@ -161,6 +161,10 @@ def _traces(quality: Quality) -> _Findings:
     if len(noisy):
         advice = "empty ROIs, or dF/F over a baseline near 0: leave them out"
         yield f"neurons over {_NOISY} times as noisy as the others", _of(noisy, quality), advice
+    if quality.shared_steps:
+        times = some([f"{frame / quality.sampling_rate:.4g}" for frame in quality.shared_steps])
+        advice = "movement, a change of light, or a burst of the whole network: look at the movie there"
+        yield "frames at which most neurons jump together", f"{len(quality.shared_steps)}: at {times} s", advice
     drift = known_median(quality.drift)
     if drift > 1:
         advice = "bleaching or moving focus: import fluorescence with --dff-window, or expect slow trends"

@@ -140,7 +140,12 @@ def drifting():
     return {"traces": arrays()["traces"] + np.linspace(0, 1, 200)}
 
 
+def pushed():
+    return {"traces": arrays()["traces"] + 5 * (np.arange(200) == 60)}
+
+
 WRONG = {
+    "frames at which most neurons jump together": (pushed(), "2: at 12, 12.2 s"),
     "no stretch of 32 frames": ({"segment_starts": np.arange(0, 200, 20)}, "20 frames"),
     "no stretch of 128 frames": ({"segment_starts": np.array([0, 100])}, "100 frames"),
     "fewer than the 5 neurons with positions": ({"neurons": 4}, "4"),
@@ -429,6 +434,7 @@ def test_what_is_known_of_real_two_photon_recordings_is_said(tmp_path, inspect):
     said = {(one.recording, one.what[:34]) for one in inspection.problems}
     assert [name for name, what in said if what.startswith("fewer than the 5")] == ["S71M1_G"]
     assert not any(what.startswith("traces said to be") for _, what in said)
+    assert not any(what.startswith("frames at which most") for _, what in said)
     medians = [np.median(quality.noise) for quality in inspection.qualities]
     assert len(medians) == 62 and 1 < min(medians) and max(medians) < 20
 

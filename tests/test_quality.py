@@ -10,6 +10,7 @@ from neurt.dataset_scripts.quality import (
     known_median,
     measure,
     noise_levels,
+    shared_steps,
     split_pairs,
 )
 from neurt.dataset_scripts.recording import Recording
@@ -64,6 +65,33 @@ def test_the_drift_is_the_range_of_the_baselines_of_thirds_in_standard_deviation
     stairs = np.repeat([0.0, 1.0, 3.0], 20)
     np.testing.assert_allclose(drifts(np.stack([stairs, -5 * stairs])), 3 / np.sqrt(14 / 9))
     assert np.isnan(drifts(np.stack([np.ones(60), np.where(stairs == 1, np.nan, stairs)]))).all()
+
+
+def alternating(neurons=9):
+    """Steps of 1 and -1 in turn, whose noise is 1 / 0.6745 = 1.4826: five times that is a step of 7.413."""
+    return np.tile([0.0, 1.0], (neurons, 10))
+
+
+def test_a_frame_at_which_most_neurons_jump_together_is_found_by_hand_computed_steps():
+    for jump, expected in ((8.42, (6,)), (8.4, ()), (-6.42, (6,)), (-6.4, ())):
+        traces = alternating()
+        traces[:5, 6:] += jump  # the step to frame 6 was -1
+        assert shared_steps(traces) == expected, jump
+        assert shared_steps(1000 * traces + 7) == expected
+        assert shared_steps(traces, (0, 6)) == ()
+    traces = alternating()
+    traces[:4, 6:] += 100
+    traces[4, 3] = np.nan
+    assert shared_steps(traces) == ()
+
+
+def test_too_few_neurons_or_none_with_noise_share_no_step():
+    traces = alternating()
+    traces[:, 6:] += 100
+    traces[4:] = 0
+    assert shared_steps(traces) == shared_steps(traces[:, :1]) == ()
+    traces[4] = traces[0]
+    assert shared_steps(traces) == (6,)
 
 
 def test_a_transient_is_no_drift():

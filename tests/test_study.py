@@ -239,7 +239,7 @@ def test_recordings_unlike_those_of_the_pretraining_are_named_and_used_all_the_s
     assert line in report and report.index(line) < report.index("## Who was told apart")
     assert "| sim002_ses-1_field-1 | sim002 | 1 |" in report
     assert "among those of the simulated recordings that its pretraining held out (5) and trained on (15). " in report
-    assert "Outside of their central 99% lie 3 of 12. Were each just like those, 9.5% of them would lie outside" in report
+    assert "Outside of their central 99% lie 3 of 12. Were each just like those, 9.5% of them would lie" in report
     assert found["num_recordings"] == 12 and len(found["subjects"]) == 6
 
 
