@@ -206,7 +206,7 @@ def compare_groups(
     elif known.any():
         test, p_values = _tested(units, classes, known, strata, most, seed)
         low, high = _intervals(profiles, classes, seed)
-        note = power_note(classes, strata, most) if test.smallest_p > SIGNIFICANT else ""
+        note = power_note(classes, strata, most) if test.smallest_p >= SIGNIFICANT else ""
     return GroupComparison(
         class_names=tuple(class_names),
         classes=classes,
