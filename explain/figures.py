@@ -237,7 +237,7 @@ def shares_figure(
     interval = "lines: 95 % interval over animals" if np.isfinite(low).any() else "too few animals for an interval"
     panel.set_ylabel(f"{ylabel}\n({interval})")
     panel.set_title(_title(title, simulated), loc="left", fontsize="medium")
-    panel.legend(frameon=False, fontsize="small")
+    figure.legend(loc="outside lower center", ncols=len(aspects), frameon=False, fontsize="small")
     return figure
 
 
