@@ -233,8 +233,8 @@ def drifts(traces: np.ndarray) -> np.ndarray:
 def shared_steps(traces: np.ndarray, segment_starts: Sequence[int] = (0,)) -> tuple[int, ...]:
     """Return the frames at which most neurons jump the same way, as movement or a change of the light moves them.
 
-    There the median over neurons (1,000 of them where there are more) of the step from the frame before is over 5 up or
-    down, each in units of the neuron's noise: of the standard deviation that normal steps of its median magnitude have.
+    There the median over neurons (1,000 of them where there are more) of the step from the frame before is over 5, up
+    or down, in units of each neuron's noise: the standard deviation that normal steps of its median magnitude have.
 
     Args:
         traces: (N, T).
