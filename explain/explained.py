@@ -116,7 +116,7 @@ def batches(inputs: Inputs, size: int = BATCH_SIZE) -> Iterator[dict[str, torch.
         yield take(inputs, slice(first, first + size))
 
 
-def hide(inputs: Inputs, hidden: np.ndarray | torch.Tensor) -> dict[str, torch.Tensor]:
+def hide(inputs: Inputs, hidden: np.ndarray) -> dict[str, torch.Tensor]:
     """The same windows with more of them hidden from the model, which fills what it does not see as in training.
 
     Args:
@@ -124,7 +124,7 @@ def hide(inputs: Inputs, hidden: np.ndarray | torch.Tensor) -> dict[str, torch.T
         hidden: bool (n, T) or (n, T, C), True where to hide; padding stays what it is.
     """
     values = inputs["input_values"]
-    hidden = torch.as_tensor(hidden, device=values.device)
+    hidden = torch.tensor(hidden, device=values.device)
     hidden = (hidden if hidden.ndim == 3 else hidden.unsqueeze(-1)).expand_as(values)
     absent = inputs.get("bool_masked_pos")
     return {**inputs, "bool_masked_pos": hidden if absent is None else hidden | absent}

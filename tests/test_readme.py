@@ -78,6 +78,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, mo
         "CLASSIFIER/summary.md",
         "MODEL/results.json",
         "STUDY/report.md",
+        "EXPLAINED/report.html",
         "attention.html",
     ):
         assert (workplace / output).exists()

@@ -1,0 +1,353 @@
+"""The report of an explanation: a page that opens from a file, the same as JSON, and its pictures.
+
+write_report(explain(model, build, options), Path("REPORT"), model=model, build=build, command="neurt ...")
+"""
+
+import dataclasses
+import importlib.metadata
+import io
+import json
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from matplotlib.figure import Figure
+
+from ..crossval.provenance import PACKAGES, manifest_digest, weights_digest
+from ..dataset_scripts.recording import Recording
+from ..evaluation import json_ready
+from ..processing_neurt import CHANNELS
+from .curves import Estimate, over_subjects
+from .explanation import Explanation
+from .faithfulness import OTHER_SEEDS, RANDOM, RANDOM_WEIGHTS, SHUFFLED_LABELS, TURNED, Verdict
+from .figures import group_figure, recording_figure, removal_figure, stamp, window_figure
+from .group_maps import ACTIVITY_BINS
+from .methods import CORRELATION, POOLING_ATTENTION
+from .page import Picture, Section, Table, render
+from .recording_map import relative_weights, row_order
+
+PAGE, RESULTS = "report.html", "explanation.json"
+CONTROLS = (RANDOM, TURNED, RANDOM_WEIGHTS, SHUFFLED_LABELS)
+
+
+def write_report(found: Explanation, folder: Path, *, model: str | Path, build: Path, command: str) -> None:
+    """Write `report.html`, `explanation.json` and the pictures as PNG.
+
+    Args:
+        found: What to show.
+        folder: An empty folder.
+        model: Folder or Hub name of the model.
+        build: The build.
+        command: What regenerates the report.
+    """
+    about = {"command": command, "model": _name(model), "build": _name(build), **_provenance(model, build)}
+    pictures = draw(found)
+    for name, picture in pictures.items():
+        (folder / f"{name}.png").write_bytes(picture.png)
+    title = f"{'Simulated: ' if found.simulated else ''}{about['model']} explained on {about['build']}"
+    page = render(title, lead(found), sections(found, pictures, about))
+    (folder / PAGE).write_text(page, encoding="utf-8")
+    text = json.dumps(json_ready(about | results(found)), indent=1)
+    (folder / RESULTS).write_text(text + "\n", encoding="utf-8")
+
+
+def lead(found: Explanation) -> list[str]:
+    """What to know first: whether there is anything to explain, and what may be believed."""
+    said = []
+    if found.simulated:
+        said.append("Simulated recordings are among these.")
+    if found.trial.groups is not None:
+        said.append(found.trial.groups.sentence)
+    passed = [name for name, verdict in found.verdicts.items() if verdict.faithful]
+    if passed:
+        said.append(f"May be believed here, by the tests below: {', '.join(passed)}.")
+    elif any(verdict.tested for verdict in found.verdicts.values()):
+        said.append("None of the explanations below passed its test: do not read biology into them.")
+    else:
+        reason = next(iter(found.verdicts.values())).reasons[0]
+        said.append(f"The explanations below could not be tested: {reason}.")
+    if CORRELATION in passed:
+        said.append("A correlation that takes no look inside the model passed as well: it explains as much.")
+    return said
+
+
+def sections(found: Explanation, pictures: Mapping[str, Picture], about: Mapping[str, Any]) -> list[Section]:
+    """The parts of the page, in their order."""
+    parts = [_data(found), _scores(found), _believe(found, pictures), _example(pictures), _channels(found)]
+    parts += [_neurons(found, pictures), _recording(found, pictures)]
+    parts += [_groups(found, pictures)] if found.by_activity is not None else []
+    return [*parts, _how(about)]
+
+
+def draw(found: Explanation) -> dict[str, Picture]:
+    """All pictures, by the name of their file."""
+    drawn = {"example_window": _draw_example(found)}
+    for name, verdict in found.verdicts.items():
+        curves = {"removed": verdict.deletion, "shown": verdict.insertion}
+        figure = removal_figure(
+            verdict.shares, curves, unit="frames", title=name.capitalize(), simulated=found.simulated
+        )
+        drawn[f"frames_{_file(name)}"] = _picture(
+            figure,
+            f"Frames by {name}",
+            "Left: the most important frames are hidden first; the test asks that the curve falls faster than those "
+            "of all controls. Right: only the most important frames are shown; this does not decide.",
+            verdict,
+        )
+    drawn |= _draw_neurons(found) | _draw_recording(found)
+    if found.by_activity is not None:
+        drawn["activity"] = _draw_activity(found)
+    return drawn
+
+
+def results(found: Explanation) -> dict[str, Any]:
+    """Everything that was found, for JSON."""
+    comparison = found.by_activity
+    return {
+        "simulated": found.simulated,
+        "options": vars(found.options),
+        "class_names": found.class_names,
+        "seen_in_training": found.seen,
+        "skipped": found.dataset.skipped,
+        "groups": None if found.trial.groups is None else vars(found.trial.groups),
+        "scores": found.scores,
+        "methods": {name: verdict.to_dict() for name, verdict in found.verdicts.items()},
+        "neurons": None if found.neurons is None else found.neurons.to_dict(),
+        "attribution": found.attribution.summary,
+        "channels": {
+            channel: {name: dataclasses.asdict(each) for name, each in row.items()}
+            for channel, row in _channel_rows(found).items()
+        },
+        "activity": None if comparison is None else {"bins": ACTIVITY_BINS, **_arrays_as_lists(vars(comparison))},
+    }
+
+
+def _arrays_as_lists(values: Mapping[str, Any]) -> dict[str, list]:
+    return {name: value.tolist() for name, value in values.items() if isinstance(value, np.ndarray)}
+
+
+def _data(found: Explanation) -> Section:
+    rows = [(each.recording_id, each.subject_id, _label(found, each), *_size(each)) for each in found.recordings]
+    header = ("recording", "animal", found.options.label or "label", "neurons", "frames", "Hz")
+    warnings = []
+    if found.seen:
+        warnings.append(f"The model was trained on {', '.join(found.seen)}: this says nothing of new animals.")
+    text = [
+        f"{len(found.windows)} windows of {len(np.unique(found.windows.subjects))} animals were explained, a sample "
+        f"of the same size of each recording (seed {found.options.seed})."
+    ]
+    text += [f"Left out: {name}, {why}." for name, why in found.dataset.skipped.items()]
+    return Section("What was read", text, warnings, [Table("Recordings", header, rows)])
+
+
+def _size(recording: Recording) -> tuple[str, str, str]:
+    """Accepted neurons, frames, frames per second."""
+    return str(int(recording.accepted.sum())), str(recording.num_frames), f"{recording.sampling_rate:.3g}"
+
+
+def _label(found: Explanation, recording: Recording) -> str:
+    return "–" if found.options.label is None else str(recording.labels[found.options.label])
+
+
+def _scores(found: Explanation) -> Section:
+    if not found.scores:
+        return Section("How well are the groups told apart?", ["Not measured: no label was asked for."])
+    names = {"accuracy": "accuracy", "roc_auc": "AUC", "mcc": "MCC", "brier": "Brier score", "log_loss": "log loss"}
+    rows = [
+        (level, str(scores["n"]), *(f"{scores[name]:.2f}" for name in names)) for level, scores in found.scores.items()
+    ]
+    text = [
+        "The animal is the unit; windows of one animal are not independent. For baselines on the same folds and a "
+        "p-value of the whole procedure, run neurt crossval."
+    ]
+    sentence = [] if found.trial.groups is None else [found.trial.groups.sentence]
+    return Section(
+        "How well are the groups told apart?",
+        [*sentence, *text],
+        tables=[Table("Scores of the windows that are explained", ("level", "n", *names.values()), rows)],
+    )
+
+
+def _believe(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
+    controls = [name for name in CONTROLS if any(name in verdict.areas for verdict in found.verdicts.values())]
+    rows = [
+        (name, verdict.stamp, *(_short(verdict.areas.get(control)) for control in controls), *_alike(verdict))
+        for name, verdict in found.verdicts.items()
+    ]
+    header = ("explanation", "test", *(f"more than {name}" for name in controls), *ALIKE_COLUMNS)
+    text = [
+        "Each explanation says which frames matter. It is tested by hiding the frames that it calls most important, "
+        "first 5 %, then up to 80 %, and following the log-odds of the class that the model gives the whole window. "
+        "It must take more from them than each control: frames in random order, the same map turned in time, and the "
+        "same method on models that know nothing (random weights, shuffled labels). Its maps must also differ from "
+        "those of such models (Spearman correlation of at most 0.5). Intervals are over animals.",
+        "Numbers: mean difference in log-odds over the shares hidden, with 95 % interval; above 0 speaks for the "
+        "explanation.",
+    ]
+    curves = [picture for name, picture in pictures.items() if name.startswith("frames_")]
+    table = Table("Side by side, on the same windows", header, rows)
+    return Section("Which explanation may be believed?", text, tables=[table], pictures=curves)
+
+
+ALIKE_COLUMNS = ("like random weights", "like shuffled labels", "like other seeds")
+
+
+def _alike(verdict: Verdict) -> list[str]:
+    return [_short(verdict.alike.get(name)) for name in (RANDOM_WEIGHTS, SHUFFLED_LABELS, OTHER_SEEDS)]
+
+
+def _short(estimate: Estimate | None) -> str:
+    if estimate is None:
+        return "–"
+    return f"{estimate.mean:.2f}" + ("" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]")
+
+
+def _example(pictures: Mapping[str, Picture]) -> Section:
+    text = ["The window of which the model is surest, and what each explanation says of it."]
+    return Section("An example", text, pictures=[pictures["example_window"]])
+
+
+def _channel_rows(found: Explanation) -> dict[str, dict[str, Estimate]]:
+    """Mean over animals of what each channel adds and what hiding it takes, by channel."""
+    subjects, gradients = found.windows.subjects, found.attribution.of_channels
+    return {
+        channel: {
+            "integrated_gradients": over_subjects(gradients[:, place], subjects),
+            "hidden": over_subjects(found.ablation[:, place], subjects),
+        }
+        for place, channel in enumerate(CHANNELS)
+    }
+
+
+def _channels(found: Explanation) -> Section:
+    rows = [(name, *map(_short, each.values())) for name, each in _channel_rows(found).items()]
+    header = ("channel", "integrated gradients", "lost when hidden")
+    table = Table("Log-odds of the class that the model gives each window, by channel", header, rows)
+    text = [found.attribution.summary, "Near and far are the other neurons of the field, by their distance."]
+    return Section("Which channels matter?", text, tables=[table])
+
+
+def _neurons(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
+    title = "Which neurons matter?"
+    if found.neurons is None:
+        return Section(title, ["Not measured: no recording has two windows of two neurons or more."])
+    text = [
+        "Importance of a neuron: what hiding its own trace takes from the log-odds of its windows, measured on every "
+        "other window. Tested on the windows between: the most important neurons are removed from the recording, also "
+        "from the neighbourhoods of the others.",
+        found.neurons.sentence,
+    ]
+    return Section(title, text, pictures=[pictures["neurons"]])
+
+
+def _recording(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
+    whole = found.whole
+    text = [
+        f"{whole.windows} windows of recording {whole.recording.recording_id}, side by side. Attention sums to one in "
+        "every window, so that it cannot tell which window or neuron matters more; what a neuron contributes is told "
+        f"by the log-odds of its windows for {whole.towards}, less the mean of all neurons."
+    ]
+    maps = [picture for name, picture in pictures.items() if name.startswith("recording_")]
+    return Section("A whole recording", text, pictures=maps)
+
+
+def _groups(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
+    text = [found.by_activity.sentence(ACTIVITY_BINS)]
+    return Section("Is attention different in the groups?", text, pictures=[pictures["activity"]])
+
+
+def _how(about: Mapping[str, Any]) -> Section:
+    used = ", ".join(f"{name} {version}" for name, version in about["versions"].items())
+    digests = f"SHA-256 of the weights {about['weights_sha256']}, of the build's manifest {about['build_sha256']}"
+    return Section("How this was made", [f"With {used}; {digests}."], code=about["command"])
+
+
+def _provenance(model: str | Path, build: Path) -> dict[str, Any]:
+    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
+    digests = {"weights_sha256": weights_digest(model), "build_sha256": manifest_digest(build)}
+    return {**digests, "versions": versions}
+
+
+def _name(place: str | Path) -> str:
+    """A folder by its own name; a Hub name as it is."""
+    return Path(place).resolve().name if Path(place).exists() else str(place)
+
+
+def _draw_example(found: Explanation) -> Picture:
+    trial, windows = found.trial, found.windows
+    row = int(np.argmax(trial.visible))
+    real = windows.real[row]
+    trace = np.where(real, windows.inputs["input_values"][row, :, 0].numpy(), np.nan)
+    weights = relative_weights(found.maps[POOLING_ATTENTION][[row]], windows.real[[row]])[0]
+    recording = found.recordings[windows.recording[row]]
+    figure = window_figure(
+        trace,
+        {name: maps[row] for name, maps in found.maps.items()},
+        weights,
+        sampling_rate=recording.sampling_rate,
+        title=f"Neuron {windows.roi_ids[row]} of {recording.recording_id}",
+        start_frame=int(windows.start_frame[row]),
+        verdicts={name: verdict.stamp for name, verdict in found.verdicts.items()},
+        simulated=found.simulated,
+    )
+    caption = "Own trace, scaled; dots grow with the pooling weight. Below, the importance of each frame."
+    return _picture(figure, "Maps of one window", caption, None)
+
+
+def _draw_neurons(found: Explanation) -> dict[str, Picture]:
+    verdict = found.neurons
+    if verdict is None:
+        return {}
+    curves = {"removed": verdict.deletion}
+    figure = removal_figure(verdict.shares, curves, unit="neurons", title="Neurons removed", simulated=found.simulated)
+    caption = "The most important neurons are removed first, and random ones for comparison."
+    return {"neurons": _picture(figure, "Neurons removed", caption, verdict)}
+
+
+def _draw_recording(found: Explanation) -> dict[str, Picture]:
+    whole, drawn = found.whole, {}
+    recording = whole.recording.accepted_neurons()
+    for name, values in whole.maps.items():
+        figure = recording_figure(
+            values,
+            row_order(values, "first peak"),
+            sampling_rate=recording.sampling_rate,
+            label="weight, 1 = an average frame",
+            title=f"{name.capitalize()} in {recording.recording_id}",
+            roi_ids=recording.roi_ids,
+            sorted_by="by first peak",
+            contribution=whole.contributions,
+            class_name=whole.towards,
+            centroids=recording.centroids,
+            coordinate_unit=recording.coordinate_unit,
+            simulated=found.simulated,
+        )
+        title = f"{name.capitalize()}, all neurons"
+        caption = "Rows are neurons. Beside it, where they lie and what each adds to the log-odds."
+        drawn[f"recording_{_file(name)}"] = _picture(figure, title, caption, found.verdicts[name])
+    return drawn
+
+
+def _draw_activity(found: Explanation) -> Picture:
+    figure = group_figure(
+        found.by_activity,
+        np.arange(1, len(ACTIVITY_BINS) + 1),
+        xlabel="tenth of the window's frames by activity of the own trace (10: the most active)",
+        ylabel="pooling weight\n(1 = an average frame)",
+        title="Pooling attention and activity",
+    )
+    caption = "Mean of each animal, of each group, and their difference with the family-wise test."
+    return _picture(figure, "Pooling attention by activity", caption, found.verdicts[POOLING_ATTENTION])
+
+
+def _picture(figure: Figure, title: str, caption: str, verdict: Verdict | None) -> Picture:
+    if verdict is not None:
+        stamp(figure, verdict.stamp)
+    buffer = io.BytesIO()
+    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+    return Picture(buffer.getvalue(), title, caption)
+
+
+def _file(name: str) -> str:
+    return name.replace(" ", "_")
