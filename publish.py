@@ -18,7 +18,7 @@ from dataclasses import dataclass
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi
+from huggingface_hub import CommitOperationAdd, CommitOperationDelete, DatasetInfo, HfApi, ModelInfo
 from huggingface_hub.utils import validate_repo_id
 from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
@@ -36,23 +36,16 @@ _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _SETTINGS = ("config.json", "processor_config.json")
 _AUTO_CLASSES = {"AutoConfig", "AutoModel", "AutoProcessor"}
-_OF_A_MODEL = (
-    "reconstruction_errors.json",
-    "results.json",
-    "summary.md",
-    "reconstruction.png",
-    "subjects.png",
-    "LICENSE",
-    "CITATION.cff",
-)
+_RESULTS = ("reconstruction_errors.json", "results.json", "summary.md", "reconstruction.png", "subjects.png")
+_TERMS = ("LICENSE", "CITATION.cff")
 # What an earlier release, or a Trainer, may have left in the repository, and what would be read instead of the new.
 _REPLACED = {
-    "model": ("model*.safetensors", _INDEX, "*_neurt.py", "training_args.bin", *_OF_A_MODEL),
+    "model": ("model*.safetensors", _INDEX, "*_neurt.py", "training_args.bin", *_RESULTS),
     "dataset": ("data/*.parquet", "units/*.parquet"),
 }
 # Which file shows that a repository is one of ours, and what any repository may hold.
 _MARK = {"model": "modeling_neurt.py", "dataset": MANIFEST}
-_OF_ANY = {".gitattributes", ".gitignore", CARD, "LICENSE"}
+_OF_ANY = {".gitattributes", ".gitignore", CARD, *_TERMS}
 # Addresses to upload to are given for a whole piece, and do not last for ever.
 _FILES_IN_A_PIECE = 64
 _TEXT = {".md", ".json", ".py", ".cff", ""}
@@ -170,7 +163,7 @@ def model_files(folder: Path) -> dict[str, str]:
         if name != _INDEX:
             _require_safetensors(folder / name)
     names = [*_SETTINGS, *weights, *_code(folder, settings)]
-    names += [name for name in _OF_A_MODEL if (folder / name).exists()]
+    names += [name for name in (*_RESULTS, *_TERMS) if (folder / name).exists()]
     card = next((name for name in (_CARD_BESIDE_README, CARD) if (folder / name).exists()), None)
     return {name: name for name in names} | ({CARD: card} if card else {})
 
@@ -264,20 +257,11 @@ def _publish(
     token = require_token()
     hub = HfApi(library_name="neurt", library_version=importlib.metadata.version("neurt"), token=token)
     with in_one_line(repo_id, token):
-        repo_id = hub.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True).repo_id
-        if revision is not None:
-            hub.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
-        before = hub.repo_info(repo_id, repo_type=kind, revision=revision)
-        there = hub.list_repo_files(repo_id, repo_type=kind, revision=before.sha)
-        _require_ours(kind, repo_id, there)
-        if private and not before.private:
-            raise ValueError(
-                f"{repo_id}: expected a private repository, got one that everyone sees; say --public (private=False) "
-                "to publish there"
-            )
+        repo_id, before = _target(hub, kind, repo_id, private, revision)
+        there = _files(hub, kind, repo_id, before)
+        removed = [name for name in there if name not in sizes and _is_replaced(kind, name)]
         for piece in _pieces(additions):
             hub.preupload_lfs_files(repo_id, piece, repo_type=kind, revision=revision)
-        removed = [name for name in there if name not in sizes and _is_replaced(kind, name)]
         commit = hub.create_commit(
             repo_id,
             [*additions, *(CommitOperationDelete(name) for name in removed)],
@@ -290,13 +274,31 @@ def _publish(
     return Publication(kind, repo_id, sizes, before.private, commit.oid, commit.commit_url, is_new, removed)
 
 
-def _require_ours(kind: str, repo_id: str, there: Iterable[str]) -> None:
-    others = sorted(set(there) - _OF_ANY)
+def _target(
+    hub: HfApi, kind: str, repo_id: str, private: bool, revision: str | None
+) -> tuple[str, ModelInfo | DatasetInfo]:
+    """The repository and what its branch is at, both made if they are new; one not meant for this stays as it is."""
+    repo_id = hub.create_repo(repo_id, repo_type=kind, private=private, exist_ok=True).repo_id
+    before = hub.repo_info(repo_id, repo_type=kind)
+    others = sorted(set(_files(hub, kind, repo_id, before)) - _OF_ANY)
     if others and _MARK[kind] not in others:
         raise ValueError(
             f"{repo_id}: expected a repository that is new, empty or holds a NEuRT {kind}, got one with "
             f"{some(others)}; choose another name"
         )
+    if private and not before.private:
+        raise ValueError(
+            f"{repo_id}: expected a private repository, got one that everyone sees; say --public (private=False) to "
+            "publish there"
+        )
+    if revision is None:
+        return repo_id, before
+    hub.create_branch(repo_id, repo_type=kind, branch=revision, exist_ok=True)
+    return repo_id, hub.repo_info(repo_id, repo_type=kind, revision=revision)
+
+
+def _files(hub: HfApi, kind: str, repo_id: str, at: ModelInfo | DatasetInfo) -> list[str]:
+    return hub.list_repo_files(repo_id, repo_type=kind, revision=at.sha)
 
 
 def _is_replaced(kind: str, name: str) -> bool:

@@ -226,8 +226,9 @@ def test_the_same_again_makes_no_commit_and_something_new_makes_one(hub, model):
 
 def test_what_an_earlier_release_had_and_this_one_has_not_goes(hub, model, tiny_model):
     push_model(model, NAME)
-    kept = [CommitOperationAdd(name, b"x") for name in ("notes.md", "deep/summary.md", "training_args.bin")]
-    HfApi().create_commit(NAME, kept, commit_message="by hand, and by a Trainer")
+    kept = {"notes.md", "LICENSE", "deep/summary.md"}
+    others = [CommitOperationAdd(name, b"x") for name in (*kept, "training_args.bin")]
+    HfApi().create_commit(NAME, others, commit_message="by hand, and by a Trainer")
     (model / "model.safetensors").unlink()
     (model / "summary.md").unlink()
     tiny_model().save_pretrained(model, max_shard_size="10KB")
@@ -235,7 +236,7 @@ def test_what_an_earlier_release_had_and_this_one_has_not_goes(hub, model, tiny_
     assert sorted(publication.removed) == ["model.safetensors", "summary.md", "training_args.bin"]
     shards = {path.name for path in model.glob("model-*.safetensors")}
     expected = (MODEL | RESULTS | shards | {"model.safetensors.index.json"}) - set(publication.removed)
-    assert len(shards) > 1 and published(hub) == expected | {"notes.md", "deep/summary.md"}
+    assert len(shards) > 1 and published(hub) == expected | kept
 
 
 def test_recordings_that_a_build_no_longer_has_go(hub, small_build, tmp_path):
@@ -260,8 +261,9 @@ def test_a_repository_of_something_else_is_left_alone(hub, model, small_build, k
     other = [CommitOperationAdd(name, b"x") for name in ("config.json", "data/train.csv")]
     HfApi().create_commit(NAME, other, repo_type=kind, commit_message="x")
     before = hub.repositories[kind, NAME].state()
-    push = {"model": lambda: push_model(model, NAME), "dataset": lambda: push_dataset(small_build, NAME)}[kind]
-    refused(push, words=f"holds a NEuRT {kind}, got one with config.json, data/train.csv; choose another name")
+    push, source = {"model": (push_model, model), "dataset": (push_dataset, small_build)}[kind]
+    words = f"holds a NEuRT {kind}, got one with config.json, data/train.csv; choose another name"
+    refused(lambda: push(source, NAME, revision="v1"), words=words)
     assert hub.repositories[kind, NAME].state() == before
 
 
