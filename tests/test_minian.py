@@ -170,7 +170,9 @@ def test_a_pause_in_the_timestamps_begins_a_segment_with_or_without_a_stated_rat
         assert "frames that are left out and jumps of the timestamps begin a new segment" in got.source["notes"]
 
 
-@pytest.mark.parametrize("times", [np.cumsum(np.tile([10, 100], 20)), np.arange(40) // 20 * 1000, np.zeros(40)])
+@pytest.mark.parametrize(
+    "times", [np.cumsum(np.tile([50, 50, 5000, 50], 10)), np.arange(40) // 20 * 1000, np.zeros(40)]
+)
 def test_timestamps_that_are_irregular_all_over_begin_no_segments_beside_a_stated_rate(tmp_path, times):
     write_session(tmp_path)
     write_times(tmp_path / "timeStamps.csv", times)
