@@ -9,8 +9,9 @@ import pytest
 import torch
 from hub_server import OWNER, TOKEN, connect, serving_hub
 from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
+from neurt.dataset_scripts.window_streams import stream_windows
 from neurt.publish import model_files, push_dataset, push_model
-from small_builds import recording, write
+from small_builds import PROCESSOR, indices, recording, write
 from transformers import Trainer, TrainingArguments
 
 LISTED, BY_MODEL, BY_TRAINER = MODELS = [f"{OWNER}/{way}" for way in ("listed", "by-model", "by-trainer")]
@@ -133,6 +134,18 @@ def test_a_published_build_gives_the_traces_it_had(found, way, kept):
     assert list(found[way][f"{kept} ids"]) == [roi for each in RECORDINGS for roi in each.roi_ids]
     traces = np.concatenate([each.traces for each in RECORDINGS])
     np.testing.assert_array_equal(found[way][f"{kept} traces"], traces)
+
+
+def test_the_windows_of_a_published_build_are_streamed_as_those_of_the_folder(tmp_path, monkeypatch):
+    build = write(tmp_path / "build", RECORDINGS)
+    with serving_hub() as hub:
+        connect(hub, monkeypatch)
+        push_dataset(build, BUILD)
+        streamed = list(stream_windows(f"hf://datasets/{BUILD}", PROCESSOR))
+    expected = list(stream_windows(build, PROCESSOR))
+    assert indices(streamed) == indices(expected) and len(streamed) > 0
+    for window, same in zip(streamed, expected, strict=True):
+        np.testing.assert_array_equal(window["input_values"], same["input_values"])
 
 
 def test_the_trainer_publishes_a_pickle_and_what_it_saved_is_published_without(found):
