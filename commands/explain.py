@@ -63,7 +63,7 @@ def report(
     recording: Annotated[
         str | None, typer.Option(help="recording_id of the map.", show_default="the build's first")
     ] = None,
-    windows: Annotated[int, typer.Option(help="Windows that explanations are tested on, of all recordings.")] = 128,
+    windows: Annotated[int, typer.Option(help="Windows that explanations are tested on, of all recordings.")] = 64,
     missing_neighbours: Annotated[
         str, typer.Option(help="Recordings without positions: error skips them, mask uses own traces.")
     ] = "error",

@@ -21,6 +21,7 @@ from ..loading import load_processor, load_quietly
 from ..metrics.subject_classification import subject_classification_scores
 from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import NeurtProcessor
+from .aspects import FEWEST_ANIMALS, Separation, separate
 from .attribution import Attribution, attribute, channel_ablation, neuron_importance
 from .explained import ExplainedWindows, gather, log_odds_of, logits_of
 from .faithfulness import Method, Trial, Verdict, judge, open_trial
@@ -49,7 +50,7 @@ class ExplainOptions:
     label: str | None = None
     subjects: tuple[str, ...] = ()
     recording: str | None = None
-    windows: int = 128
+    windows: int = 64
     neurons: int = 128
     missing_neighbours: str = "error"
     seed: int = 0
@@ -90,6 +91,7 @@ class Explanation:
         verdicts: Of each method.
         attribution: Integrated gradients of the sample.
         ablation: What hiding each channel takes from the log-odds, (n, C).
+        separation: What separates the groups; None without two animals of each of two classes.
         neurons: Whether neurons that are called important are needed; None where no recording has windows enough.
         whole: Maps of one recording.
         by_activity: Pooling weights of active and quiet frames in both groups; None without two classes.
@@ -106,6 +108,7 @@ class Explanation:
     verdicts: Mapping[str, Verdict]
     attribution: Attribution
     ablation: np.ndarray
+    separation: Separation | None
     neurons: Verdict | None
     whole: RecordingMaps
     by_activity: GroupComparison | None
@@ -155,6 +158,7 @@ def explain(model: str | Path, build: Path, options: ExplainOptions) -> Explanat
         verdicts={name: judge(trial, _remembering(name, maps, trial), _bar(name)) for name in METHODS},
         attribution=gradients,
         ablation=channel_ablation(network, trial.windows, trial.targets),
+        separation=_separation(trial, class_names),
         neurons=_judge_neurons(trial, processor, recordings, dataset, options),
         whole=_whole(trial, recordings, dataset, class_names, options),
         by_activity=_by_activity(trial, maps[POOLING_ATTENTION], class_names, any_simulated(recordings)),
@@ -264,6 +268,15 @@ def _whole(
         towards=class_names[towards],
         windows=len(windows),
     )
+
+
+def _separation(trial: Trial, class_names: Sequence[str]) -> Separation | None:
+    if trial.groups is None or len(class_names) != 2:
+        return None
+    counts = np.bincount(subjects_of(trial.windows)[1], minlength=2)
+    if counts.min() < FEWEST_ANIMALS:
+        return None
+    return separate(trial.model, trial.windows, seed=trial.seed, progress=_bar("what separates the groups"))
 
 
 def _by_activity(

@@ -18,16 +18,20 @@ from ..crossval.provenance import PACKAGES, manifest_digest, weights_digest
 from ..dataset_scripts.recording import Recording
 from ..evaluation import json_ready
 from ..processing_neurt import CHANNELS
+from .aspects import ALL_CHANNELS, COLUMNS
 from .curves import Estimate, over_subjects
 from .explanation import Explanation
 from .faithfulness import OTHER_SEEDS, RANDOM, RANDOM_WEIGHTS, SHUFFLED_LABELS, TURNED, Verdict
-from .figures import group_figure, recording_figure, removal_figure, stamp, window_figure
+from .figures import group_figure, recording_figure, removal_figure, shares_figure, stamp, window_figure
 from .group_maps import ACTIVITY_BINS
-from .methods import CORRELATION, POOLING_ATTENTION
+from .methods import ATTENTION_ROLLOUT, CORRELATION, FRAME_ABLATION, INTEGRATED_GRADIENTS, POOLING_ATTENTION
 from .page import Picture, Section, Table, render
 from .recording_map import relative_weights, row_order
 
 PAGE, RESULTS = "report.html", "explanation.json"
+# What maps are measured in; attention is drawn as multiples of an average frame's.
+ATTENTION = (POOLING_ATTENTION, ATTENTION_ROLLOUT)
+UNITS = dict.fromkeys(ATTENTION, "weight") | dict.fromkeys((INTEGRATED_GRADIENTS, FRAME_ABLATION), "log-odds")
 CONTROLS = (RANDOM, TURNED, RANDOM_WEIGHTS, SHUFFLED_LABELS)
 
 
@@ -59,6 +63,8 @@ def lead(found: Explanation) -> list[str]:
         said.append("Simulated recordings are among these.")
     if found.trial.groups is not None:
         said.append(found.trial.groups.sentence)
+    if found.separation is not None:
+        said.append(found.separation.sentence)
     passed = [name for name, verdict in found.verdicts.items() if verdict.faithful]
     if passed:
         said.append(f"May be believed here, by the tests below: {', '.join(passed)}.")
@@ -74,7 +80,9 @@ def lead(found: Explanation) -> list[str]:
 
 def sections(found: Explanation, pictures: Mapping[str, Picture], about: Mapping[str, Any]) -> list[Section]:
     """The parts of the page, in their order."""
-    parts = [_data(found), _scores(found), _believe(found, pictures), _example(pictures), _channels(found)]
+    parts = [_data(found), _scores(found)]
+    parts += [_separation(found, pictures)] if found.separation is not None else []
+    parts += [_believe(found, pictures), _example(pictures), _channels(found)]
     parts += [_neurons(found, pictures), _recording(found, pictures)]
     parts += [_groups(found, pictures)] if found.by_activity is not None else []
     return [*parts, _how(about)]
@@ -96,6 +104,8 @@ def draw(found: Explanation) -> dict[str, Picture]:
             verdict,
         )
     drawn |= _draw_neurons(found) | _draw_recording(found)
+    if found.separation is not None:
+        drawn["separation"] = _draw_separation(found)
     if found.by_activity is not None:
         drawn["activity"] = _draw_activity(found)
     return drawn
@@ -113,6 +123,7 @@ def results(found: Explanation) -> dict[str, Any]:
         "groups": None if found.trial.groups is None else vars(found.trial.groups),
         "scores": found.scores,
         "methods": {name: verdict.to_dict() for name, verdict in found.verdicts.items()},
+        "separation": None if found.separation is None else found.separation.to_dict(),
         "neurons": None if found.neurons is None else found.neurons.to_dict(),
         "attribution": found.attribution.summary,
         "channels": {
@@ -167,6 +178,20 @@ def _scores(found: Explanation) -> Section:
         [*sentence, *text],
         tables=[Table("Scores of the windows that are explained", ("level", "n", *names.values()), rows)],
     )
+
+
+def _separation(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
+    separation = found.separation
+    rows = [(name, *(lost[column].percent() for column in COLUMNS)) for name, lost in separation.lost.items()]
+    text = [
+        separation.sentence,
+        "One aspect of one channel after the other is made alike in all animals, and the gap between the groups' "
+        "log-odds shrinks by what the model owes to it. Level is a window's mean, with the deviation that is usual at "
+        "that level; variability is deviation beyond that; timing is the order of frames; coupling is timing against "
+        "the other channels.",
+    ]
+    table = Table("Share of the gap that is lost, with 95 % interval over animals", ("channel", *COLUMNS), rows)
+    return Section("What separates the groups?", text, tables=[table], pictures=[pictures["separation"]])
 
 
 def _believe(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
@@ -254,7 +279,10 @@ def _recording(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
 
 def _groups(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
     text = [found.by_activity.sentence(ACTIVITY_BINS)]
-    return Section("Is attention different in the groups?", text, pictures=[pictures["activity"]])
+    seen = (
+        ["The model has learnt the labels of some of these animals: its p-value is too small."] if found.seen else []
+    )
+    return Section("Is attention different in the groups?", text, seen, pictures=[pictures["activity"]])
 
 
 def _how(about: Mapping[str, Any]) -> Section:
@@ -274,21 +302,41 @@ def _name(place: str | Path) -> str:
     return Path(place).resolve().name if Path(place).exists() else str(place)
 
 
+def _draw_separation(found: Explanation) -> Picture:
+    lost = {name: row for name, row in found.separation.lost.items() if name != ALL_CHANNELS}
+    cells = [[[row[column].value, row[column].low, row[column].high] for column in COLUMNS] for row in lost.values()]
+    shares, low, high = 100 * np.moveaxis(np.array(cells), 2, 0)
+    title = f"What separates {' from '.join(found.separation.class_names)}"
+    figure = shares_figure(
+        list(lost),
+        COLUMNS,
+        shares,
+        low,
+        high,
+        ylabel="gap between groups that is lost (%)",
+        title=title,
+        simulated=found.simulated,
+    )
+    return _picture(figure, title, "What is lost when an aspect of a channel is made alike in all animals.", None)
+
+
 def _draw_example(found: Explanation) -> Picture:
     trial, windows = found.trial, found.windows
     row = int(np.argmax(trial.visible))
     real = windows.real[row]
     trace = np.where(real, windows.inputs["input_values"][row, :, 0].numpy(), np.nan)
-    weights = relative_weights(found.maps[POOLING_ATTENTION][[row]], windows.real[[row]])[0]
+    maps = {name: each[row] for name, each in found.maps.items()}
+    maps |= {name: relative_weights(maps[name][None], windows.real[[row]])[0] for name in ATTENTION}
     recording = found.recordings[windows.recording[row]]
     figure = window_figure(
         trace,
-        {name: maps[row] for name, maps in found.maps.items()},
-        weights,
+        maps,
+        maps[POOLING_ATTENTION],
         sampling_rate=recording.sampling_rate,
         title=f"Neuron {windows.roi_ids[row]} of {recording.recording_id}",
         start_frame=int(windows.start_frame[row]),
         verdicts={name: verdict.stamp for name, verdict in found.verdicts.items()},
+        units=UNITS,
         simulated=found.simulated,
     )
     caption = "Own trace, scaled; dots grow with the pooling weight. Below, the importance of each frame."

@@ -44,8 +44,14 @@ def test_every_method_is_judged_on_the_same_windows_and_stamped_with_what_was_fo
 def test_pictures_lie_beside_the_page_and_inside_it(folder):
     page, _ = read(folder)
     pictures = {path.name for path in folder.glob("*.png")}
-    assert len(pictures) == page.count("data:image/png;base64") == 5 + 5
-    assert {"example_window.png", "neurons.png", "activity.png", "recording_attention_rollout.png"} <= pictures
+    assert len(pictures) == page.count("data:image/png;base64") == 5 + 6
+    assert {
+        "example_window.png",
+        "neurons.png",
+        "activity.png",
+        "separation.png",
+        "recording_attention_rollout.png",
+    } <= pictures
 
 
 def test_animals_that_training_has_seen_are_named_first(found, folder):
@@ -71,7 +77,7 @@ def test_a_map_of_the_whole_recording_covers_every_window(found):
 def test_without_a_label_nothing_counts_as_tested(classifier, build, tmp_path):
     found = explain(classifier, build, dataclasses.replace(OPTIONS, label=None, windows=12, neurons=4))
     assert not any(verdict.faithful for verdict in found.verdicts.values())
-    assert found.by_activity is None and found.scores == {}
+    assert found.by_activity is None and found.separation is None and found.scores == {}
     write_report(found, tmp_path, model=classifier, build=build, command="neurt")
     assert "no label was asked for" in read(tmp_path)[0]
 
@@ -118,4 +124,4 @@ def test_the_page_opens_in_a_browser_without_a_network_and_text_of_strangers_is_
     assert page.locator("td", has_text=f"{ATTACK}sim001").first.is_visible()
     assert page.locator("pre").inner_text() == ATTACK
     drawn = page.locator("img").evaluate_all("(images) => images.map((image) => image.naturalWidth)")
-    assert len(drawn) == 10 and min(drawn) > 400
+    assert len(drawn) == 11 and min(drawn) > 400
