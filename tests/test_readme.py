@@ -64,6 +64,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, mo
         "finetune",
         "evaluate",
         "explain",
+        "explain",
         "push-dataset",
         "push-model",
     ]
