@@ -11,8 +11,8 @@ Shapes: n windows, T frames, S shares.
 from dataclasses import dataclass
 
 import numpy as np
+from scipy.stats import t as student_t
 
-from ..crossval.intervals import bootstrap_over_subjects
 from ..modeling_neurt import NeurtForSequenceClassification
 from .explained import ExplainedWindows, hide, log_odds_of
 from .recording_map import mean_in_cells
@@ -34,7 +34,10 @@ class Estimate:
 
 
 def over_subjects(values: np.ndarray, subjects: np.ndarray) -> Estimate:
-    """The mean over subjects of each one's mean, and an interval over subjects.
+    """The mean over subjects of each one's mean, and Student's interval for it.
+
+    Not a bootstrap, which is too short for few subjects: of normal values with mean 0, simulated, its lower end is
+    above 0 in 12 % of the studies with three subjects and in 5 % of those with eight, that of this one in 2 to 3 %.
 
     Args:
         values: Of windows, (n,).
@@ -44,7 +47,8 @@ def over_subjects(values: np.ndarray, subjects: np.ndarray) -> Estimate:
     means = mean_in_cells(values, places, len(names))
     if len(names) < FEWEST_SUBJECTS:
         return Estimate(float(means.mean()), None, None)
-    return Estimate(float(means.mean()), *bootstrap_over_subjects(lambda counts: counts @ means / len(means), means))
+    reach = student_t.ppf(0.975, len(names) - 1) * means.std(ddof=1) / np.sqrt(len(names))
+    return Estimate(*(float(means.mean() + ends) for ends in (0, -reach, reach)))
 
 
 def importance_ranks(maps: np.ndarray, real: np.ndarray) -> np.ndarray:

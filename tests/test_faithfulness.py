@@ -203,7 +203,7 @@ def test_deletion_decides_against_every_control_and_insertion_does_not():
     one = curves(explanation=0.0, random=1.0, turned=-0.5)
     verdict = make_verdict(one, high, alike, subjects, groups=TELLS, unit="frames")
     assert verdict.stamp == f"not faithful: {AS_GOOD[TURNED]}"
-    assert "takes -0.48 (95 % interval -0.49 to -0.47) log-odds more" in verdict.sentence
+    assert "takes -0.48 (95 % interval -0.51 to -0.46) log-odds more" in verdict.sentence
     assert verdict.sentence.endswith("than the best of its controls, turned in time; 4 animals.")
 
 
