@@ -11,6 +11,9 @@ windows of neurons that are left, for the class that the model gives the animal.
 Whatever is measured on some windows also measures their noise, and taking away the largest values lowers the mean of
 any numbers. So importance is measured on one half of a recording's windows and the curves on the other.
 
+Of a small recording the last shares leave hardly a neighbourhood. The control loses as much, but what a model makes of
+channels that it has never missed is another question.
+
 Shapes: R recordings, N accepted neurons, P of them with positions, F frames, C channels, S shares.
 """
 
