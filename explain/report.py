@@ -32,6 +32,8 @@ PAGE, RESULTS = "report.html", "explanation.json"
 # What maps are measured in; attention is drawn as multiples of an average frame's.
 ATTENTION = (POOLING_ATTENTION, ATTENTION_ROLLOUT)
 UNITS = dict.fromkeys(ATTENTION, "weight") | dict.fromkeys((INTEGRATED_GRADIENTS, FRAME_ABLATION), "log-odds")
+# The first two know nothing; heads of other seeds should say the same.
+ALIKE = (RANDOM_WEIGHTS, SHUFFLED_LABELS, OTHER_SEEDS)
 CONTROLS = (RANDOM, TURNED, RANDOM_WEIGHTS, SHUFFLED_LABELS)
 
 
@@ -196,30 +198,29 @@ def _separation(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
 
 def _believe(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
     controls = [name for name in CONTROLS if any(name in verdict.areas for verdict in found.verdicts.values())]
-    rows = [
-        (name, verdict.stamp, *(_short(verdict.areas.get(control)) for control in controls), *_alike(verdict))
-        for name, verdict in found.verdicts.items()
-    ]
-    header = ("explanation", "test", *(f"more than {name}" for name in controls), *ALIKE_COLUMNS)
+    areas = Table(
+        "Log-odds that hiding the most important frames takes more than each control",
+        ("explanation", "test", *controls),
+        [
+            (name, verdict.stamp, *(_short(verdict.areas.get(control)) for control in controls))
+            for name, verdict in found.verdicts.items()
+        ],
+    )
+    likeness = Table(
+        "How alike maps are to those of other models (Spearman correlation)",
+        ("explanation", *ALIKE),
+        [(name, *(_short(verdict.alike.get(other)) for other in ALIKE)) for name, verdict in found.verdicts.items()],
+    )
     text = [
         "Each explanation says which frames matter. It is tested by hiding the frames that it calls most important, "
         "first 5 %, then up to 80 %, and following the log-odds of the class that the model gives the whole window. "
         "It must take more from them than each control: frames in random order, the same map turned in time, and the "
         "same method on models that know nothing (random weights, shuffled labels). Its maps must also differ from "
         "those of such models (Spearman correlation of at most 0.5). Intervals are over animals.",
-        "Numbers: mean difference in log-odds over the shares hidden, with 95 % interval; above 0 speaks for the "
-        "explanation.",
+        "Differences are means over the shares hidden, with 95 % interval; above 0 speaks for the explanation.",
     ]
     curves = [picture for name, picture in pictures.items() if name.startswith("frames_")]
-    table = Table("Side by side, on the same windows", header, rows)
-    return Section("Which explanation may be believed?", text, tables=[table], pictures=curves)
-
-
-ALIKE_COLUMNS = ("like random weights", "like shuffled labels", "like other seeds")
-
-
-def _alike(verdict: Verdict) -> list[str]:
-    return [_short(verdict.alike.get(name)) for name in (RANDOM_WEIGHTS, SHUFFLED_LABELS, OTHER_SEEDS)]
+    return Section("Which explanation may be believed?", text, tables=[areas, likeness], pictures=curves)
 
 
 def _short(estimate: Estimate | None) -> str:
@@ -261,7 +262,7 @@ def _neurons(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
         "Importance of a neuron: what hiding its own trace takes from the log-odds of its windows, measured on every "
         "other window. Tested on the windows between: the most important neurons are removed from the recording, also "
         "from the neighbourhoods of the others.",
-        found.neurons.sentence,
+        f"Result: {found.neurons.sentence}",
     ]
     return Section(title, text, pictures=[pictures["neurons"]])
 
