@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import numpy as np
+import torch
 from accelerate import Accelerator
 from tqdm import tqdm
 
@@ -23,7 +24,7 @@ from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import NeurtProcessor
 from .aspects import FEWEST_ANIMALS, Separation, separate
 from .attribution import Attribution, attribute, channel_ablation, neuron_importance
-from .explained import ExplainedWindows, gather, log_odds_of, logits_of
+from .explained import ExplainedWindows, gather, log_odds, logits_of
 from .faithfulness import Method, Trial, Verdict, judge, open_trial
 from .group_maps import GroupComparison, compare_groups, profile_by_activity, subjects_of
 from .methods import ATTENTION_ROLLOUT, INTEGRATED_GRADIENTS, METHODS, POOLING_ATTENTION
@@ -255,7 +256,8 @@ def _whole(
     recording = next(each for each in recordings if options.recording in (None, each.recording_id))
     place = dataset.recording_ids.index(recording.recording_id)
     windows = gather(dataset, np.flatnonzero(dataset.window_recordings == place))
-    towards = int(logits_of(trial.model, windows.inputs).mean(0).argmax())
+    logits = torch.as_tensor(logits_of(trial.model, windows.inputs))
+    towards = int(logits.mean(0).argmax())
     targets = np.full(len(windows), towards)
     maps = {}
     for name in (POOLING_ATTENTION, ATTENTION_ROLLOUT):
@@ -264,7 +266,7 @@ def _whole(
     return RecordingMaps(
         recording=recording,
         maps=maps,
-        contributions=contributions(log_odds_of(trial.model, windows.inputs, targets), windows, recording),
+        contributions=contributions(log_odds(logits, torch.as_tensor(targets)).numpy(), windows, recording),
         towards=class_names[towards],
         windows=len(windows),
     )
