@@ -7,9 +7,9 @@ An aspect is neutralised by giving it to all windows alike, and the gap between 
 owes to that aspect:
 
 - level: the mean over animals. Where activity is higher it also varies more, as a rule, so the deviation follows: it
-  is multiplied by what is usual at the new level over what is usual at the old one. Neurons that fire three times as
-  much thus differ in level alone, even for a model that tells them by their larger deviation.
-- variability: the deviation becomes what is usual at the window's level. So it is only variability beyond what goes
+  is multiplied by what is usual at the common level over what is usual at that of the animal. Animals whose neurons
+  fire three times as much thus differ in level alone, even for a model that tells them by their larger deviation.
+- variability: the deviation becomes what is usual at the animal's level. So it is only variability beyond what goes
   with the level.
 - timing: the frames come in random order, which keeps level, variability and every single value.
 - everything: all three.
@@ -34,7 +34,7 @@ from ..crossval.intervals import bootstrap_over_subjects
 from ..markdown_text import markdown_table
 from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import CHANNELS
-from .attribution import channel_names, mean_over_animals, visible_values
+from .attribution import channel_names, means_of_animals, visible_values
 from .explained import ExplainedWindows, log_odds_of
 
 LEVEL, VARIABILITY, TIMING, EVERYTHING, COUPLING = "level", "variability", "timing", "everything", "coupling"
@@ -60,7 +60,7 @@ class Pieces:
         deviation: (n, C), standard deviations.
         course: (n, T, C), of mean 0 and, unless the channel is flat, standard deviation 1.
         common_level: (C,), means over animals.
-        usual: (n, C), the deviation that is usual at each level.
+        usual: (n, C), the deviation that is usual at the level of each window's animal.
         usual_in_common: (C,), the deviation that is usual at the common level.
     """
 
@@ -240,14 +240,17 @@ class _Animals:
 def take_apart(windows: ExplainedWindows) -> Pieces:
     """Level, deviation and course of each channel of each window, and what deviation is usual at a level."""
     values = visible_values(windows)
-    common_level = mean_over_animals(values.mean(1), windows.subjects)
+    of_animals = means_of_animals(values.mean(1), windows.subjects)
+    common_level = of_animals.mean(0).filled(0)
+    level_of_animal = of_animals.filled(common_level)[np.unique(windows.subjects, return_inverse=True)[1]]
     level, deviation = values.mean(1).filled(0), values.std(1).filled(0)
     usual, usual_in_common = np.ones(level.shape), np.ones(level.shape[1])
     for channel in range(level.shape[1]):
         varies = deviation[:, channel] > 0
         if varies.any():
             usually = usual_deviation(level[varies, channel], deviation[varies, channel], windows.classes[varies])
-            usual[:, channel], usual_in_common[channel] = usually(level[:, channel]), usually(common_level[channel])
+            usual[:, channel] = usually(level_of_animal[:, channel])
+            usual_in_common[channel] = usually(common_level[channel])
     return Pieces(
         values=values.data,
         visible=~np.ma.getmaskarray(values),

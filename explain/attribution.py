@@ -119,18 +119,18 @@ def mean_levels(windows: ExplainedWindows) -> np.ndarray:
 
     Each animal counts the same. A channel that is absent everywhere is 0.
     """
-    return mean_over_animals(visible_values(windows).mean(1), windows.subjects).astype(np.float32)
+    of_animals = means_of_animals(visible_values(windows).mean(1), windows.subjects)
+    return of_animals.mean(0).filled(0).astype(np.float32)
 
 
-def mean_over_animals(of_windows: np.ma.MaskedArray, subjects: np.ndarray) -> np.ndarray:
-    """The mean over animals of the means over their windows, (n, C) to (C,); 0 where all is masked.
+def means_of_animals(of_windows: np.ma.MaskedArray, subjects: np.ndarray) -> np.ma.MaskedArray:
+    """The mean over the windows of each animal; (n, C) to (animals, C), animals sorted.
 
     Args:
-        of_windows: Such as the mean of each channel, masked where it is absent; (n, C).
+        of_windows: Such as the mean of each channel, masked where it is absent.
         subjects: The animal of each window, (n,).
     """
-    of_animals = np.ma.stack([of_windows[subjects == each].mean(0) for each in np.unique(subjects)])
-    return of_animals.mean(0).filled(0)
+    return np.ma.stack([of_windows[subjects == each].mean(0) for each in np.unique(subjects)])
 
 
 def frame_ablation(

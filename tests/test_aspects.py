@@ -148,10 +148,13 @@ def test_what_two_channels_have_in_common_belongs_to_neither_alone():
 
 def test_two_aspects_alike_are_not_one():
     def both(values, ones, rng):
-        return wider(higher(values, ones, rng), ones, rng)
+        values = wider(higher(values, ones, rng), ones, rng)
+        values[..., OWN] += rng.normal(0, 0.7, size=ANIMALS).repeat(OF_AN_ANIMAL)[:, None]
+        return values
 
     found = separate(Reads(lambda values: level(values) + deviation(values)), some_windows(change=both))
     assert found.channel == "own" and found.aspect is None
+    assert min(found.lost["own"][aspect].low for aspect in ("level", "variability")) > 0
     assert found.sentence.startswith("No aspect of the own trace alone tells the groups apart: of the gap of")
 
 
@@ -236,7 +239,7 @@ def test_without_level_all_windows_have_that_of_the_animals(padded):
     assert moments(after, 1, OWN, 33)[0] == pytest.approx(common, rel=1e-5)
 
 
-def test_deviation_follows_the_level_as_is_usual():
+def test_deviation_follows_the_level_of_the_animal_as_is_usual():
     # The logarithm of the deviation is the level, in one class and but for a factor of 1.5 in the other.
     def usual(values, ones, rng):
         levels = rng.uniform(0, 1, size=len(values))
@@ -247,16 +250,16 @@ def test_deviation_follows_the_level_as_is_usual():
 
     windows = some_windows(change=usual)
     pieces, ones = take_apart(windows), windows.classes == 1
-    without_level = neutralise(pieces, "level", np.ones(5, bool))
-    expected = np.exp(pieces.common_level[OWN]) * np.where(ones, 1.5, 1)
-    np.testing.assert_allclose(without_level.deviation[:, OWN], expected, rtol=1e-4)
-    without_variability = neutralise(pieces, "variability", np.ones(5, bool))
-    np.testing.assert_allclose(
-        without_variability.deviation[:, OWN], np.exp(pieces.level[:, OWN]) * np.sqrt(1.5), rtol=1e-4
-    )
-    np.testing.assert_array_equal(without_variability.level, pieces.level)
-    flat = neutralise(pieces, "everything", np.ones(5, bool))
-    np.testing.assert_allclose(flat.deviation[:, OWN], np.exp(pieces.common_level[OWN]) * np.sqrt(1.5), rtol=1e-4)
+    levels = pieces.level[:, OWN]
+    of_animal = levels.reshape(ANIMALS, OF_AN_ANIMAL).mean(1).repeat(OF_AN_ANIMAL)
+    for aspect, level, deviation in (
+        ("level", of_animal.mean(), np.exp(levels + of_animal.mean() - of_animal) * np.where(ones, 1.5, 1)),
+        ("variability", levels, np.exp(of_animal) * np.sqrt(1.5)),
+        ("everything", of_animal.mean(), np.exp(of_animal.mean()) * np.sqrt(1.5)),
+    ):
+        changed = neutralise(pieces, aspect, np.ones(5, bool))
+        np.testing.assert_allclose(changed.level[:, OWN], level, rtol=1e-4)
+        np.testing.assert_allclose(changed.deviation[:, OWN], deviation, rtol=1e-4)
 
 
 def test_few_windows_share_one_usual_deviation():
