@@ -155,7 +155,7 @@ def frame_ablation(
     """
     real, visible = windows.real, log_odds_of(model, windows.inputs, targets)
     importance = np.zeros(real.shape, dtype=np.float32)
-    for first in progress(range(0, real.shape[1], span)):
+    for first in progress(range(0, int(real.sum(1).max()), span)):
         hidden = np.zeros_like(real)
         hidden[:, first : first + span] = real[:, first : first + span]
         rows = hidden.any(1)

@@ -152,6 +152,12 @@ def test_ablation_of_a_channel_takes_what_it_gave(windows):
     np.testing.assert_allclose(found, (windows.inputs["input_values"].numpy() * WEIGHTS.numpy()).sum(1), atol=1e-5)
 
 
+def test_spans_of_padding_alone_are_passed_over(windows):
+    short = windows[np.array([1])]
+    found = frame_ablation(WeightedSum(), short, np.array([1]), span=5)
+    assert found[0, 5] == 0 and found[0, :5].sum() == pytest.approx(log_odds_of(WeightedSum(), short.inputs, [1])[0])
+
+
 def test_hiding_spans_finds_the_frames_that_tell():
     planted = planted_windows(animals=2, neurons=4)
     importance = frame_ablation(trained_classifier(), planted.windows, planted.windows.classes, span=BUMP)
