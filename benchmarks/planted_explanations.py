@@ -10,7 +10,8 @@ Each study fine-tunes the pretrained model to some mice and explains what it say
 
 A planted mouse has a twin, the same mouse with nothing planted: same neurons, same noise, same activity otherwise. In
 studies 1 and 2 the neighbour channels are the twin's, in study 3 the own trace is. So it is known not only which
-neurons are planted, but in which channel, and a classifier cannot tell the groups by any other.
+neurons are planted, but in which channel, and a classifier cannot tell the groups by any other. Both have dF/F over the
+baseline of the twin: one of its own would be lower where activity varies more, and so plant another level as well.
 
 Of each study: are planted neurons of held-out mice found by what their own trace adds (integrated gradients), and by
 what is lost without it (ablation)? Beside that stand the mean and the deviation of each neuron's own trace, which need
@@ -75,7 +76,7 @@ KINDS = {
 # Scaled by nothing but its own baseline, a trace keeps its level; a low percentile, so that the baseline does not rise
 # with activity.
 PREPARATION, NORMALIZATION = Preparation(dff_window=60.0, dff_percentile=2.0), "none"
-TRAINING_MICE, TRAINING_WINDOWS, EXPLAINED_WINDOWS = 34, 48, 64
+TRAINING_MICE, TRAINING_WINDOWS, EXPLAINED_WINDOWS = 34, 48, 160
 TRAINING = TrainingOptions(epochs=4, batch_size=32, learning_rate=3e-4)
 CLASSES = {name: place for place, name in enumerate(GROUPS)}
 GRADIENTS, ABLATION = "integrated gradients", "ablation"
@@ -148,8 +149,10 @@ def simulated_mice(study: PlantedStudy) -> Iterator[Mouse]:
     truth = simulate_study(study.config)[1]["recordings"]
     for number, (recording, entry) in enumerate(zip(simulated_recordings(study), truth, strict=True), start=1):
         twin = simulate_recording(study.config, Place(number), GROUPS[0])
-        dff = [prepare(each, PREPARATION)[0] for each in (recording, twin)]
-        yield Mouse(*dff, recording.traces, np.isin(recording.roi_ids, entry["planted_roi_ids"]))
+        of_twin, _ = prepare(twin, PREPARATION)
+        baseline = twin.traces / (1 + of_twin.traces)
+        dff = dataclasses.replace(recording, traces=recording.traces / baseline - 1, trace_kind=of_twin.trace_kind)
+        yield Mouse(dff, of_twin, recording.traces, np.isin(recording.roi_ids, entry["planted_roi_ids"]))
 
 
 def windows_of(study: PlantedStudy, mice: Sequence[Mouse], processor: NeurtProcessor) -> WindowDataset:

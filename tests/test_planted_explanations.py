@@ -2,6 +2,7 @@
 
 import json
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -82,15 +83,25 @@ def test_only_some_channels_are_those_of_the_planted_mouse(study, planted_in, pl
             np.testing.assert_array_equal(found[:, channel], expected[row]["input_values"][:, channel])
     assert np.nanmax(np.abs(planted.channels - twin.channels)[..., 0]) > 0.1
     # Nothing is planted in control mice: twins are the same.
-    np.testing.assert_array_equal(mice[0].recording.traces, mice[0].twin.traces)
+    np.testing.assert_allclose(mice[0].recording.traces, mice[0].twin.traces, atol=1e-6)
 
 
 def test_twins_differ_in_planted_neurons_alone():
     config = next(iter(planted_studies(1, Path()).values()))[0].config
     mouse = next(mouse for mouse in simulated_mice(PlantedStudy("test", config, None, Path())) if mouse.planted.any())
-    changed = (mouse.recording.traces != mouse.twin.traces).any(1)
+    changed = ~np.isclose(mouse.recording.traces, mouse.twin.traces, atol=1e-6).all(1)
     np.testing.assert_array_equal(changed, mouse.planted)
     assert mouse.recording.trace_kind == mouse.twin.trace_kind == "dff"
+
+
+def test_variability_is_planted_without_another_level():
+    config = replace(planted_studies(1, Path())["variability"][0].config, subjects_per_group=4)
+    mice = [mouse for mouse in simulated_mice(PlantedStudy("test", config, None, Path())) if mouse.planted.any()]
+    pairs = [(mouse.recording.traces[mouse.planted], mouse.twin.traces[mouse.planted]) for mouse in mice]
+    level, deviation = (
+        np.mean([measure(planted) / measure(twin) for planted, twin in pairs]) for measure in (np.mean, np.std)
+    )
+    assert level == pytest.approx(1, abs=0.03) and deviation > 1.4
 
 
 def test_neurons_are_scored_within_mice_and_by_the_truth_of_the_next_one(study):
