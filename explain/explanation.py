@@ -23,6 +23,7 @@ from ..metrics.subject_classification import subject_classification_scores
 from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import NeurtProcessor
 from .aspects import FEWEST_ANIMALS, Separation, separate
+from .attention import attention_maps
 from .attribution import Attribution, attribute, channel_ablation, neuron_importance
 from .explained import ExplainedWindows, gather, log_odds, logits_of
 from .faithfulness import Method, Trial, Verdict, judge, open_trial
@@ -256,17 +257,17 @@ def _whole(
     recording = next(each for each in recordings if options.recording in (None, each.recording_id))
     place = dataset.recording_ids.index(recording.recording_id)
     windows = gather(dataset, np.flatnonzero(dataset.window_recordings == place))
-    logits = torch.as_tensor(logits_of(trial.model, windows.inputs))
-    towards = int(logits.mean(0).argmax())
-    targets = np.full(len(windows), towards)
-    maps = {}
-    for name in (POOLING_ATTENTION, ATTENTION_ROLLOUT):
-        weights = METHODS[name](trial.model, windows, targets)
-        maps[name] = recording_map(relative_weights(weights, windows.real), windows, recording)
+    found = attention_maps(trial.model, windows)
+    towards = int(found.logits.mean(0).argmax())
+    of_windows = log_odds(torch.as_tensor(found.logits), torch.full((len(windows),), towards)).numpy()
+    weights = {POOLING_ATTENTION: found.pooling, ATTENTION_ROLLOUT: found.rollout}
     return RecordingMaps(
         recording=recording,
-        maps=maps,
-        contributions=contributions(log_odds(logits, torch.as_tensor(targets)).numpy(), windows, recording),
+        maps={
+            name: recording_map(relative_weights(values, windows.real), windows, recording)
+            for name, values in weights.items()
+        },
+        contributions=contributions(of_windows, windows, recording),
         towards=class_names[towards],
         windows=len(windows),
     )
