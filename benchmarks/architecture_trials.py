@@ -13,7 +13,6 @@ MtM has (Zhang et al. 2024, arXiv 2407.14668), and an exponential average of the
 
 import argparse
 import dataclasses
-import json
 import math
 import time
 from collections.abc import Sequence
@@ -22,7 +21,15 @@ from typing import Any
 
 import numpy as np
 import torch
-from measurement import limit_threads, machine, markdown_table, publish
+from measurement import (
+    digest_of,
+    limit_threads,
+    machine,
+    markdown_table,
+    publish,
+    recordings_digest,
+    save_found,
+)
 from neurt.configuration_neurt import NeurtConfig
 from neurt.dataset_scripts.simulate_corpus import CorpusConfig, simulate_corpus
 from neurt.dataset_scripts.windows import WindowDataset, cut_windows
@@ -227,7 +234,8 @@ def main():
     said = f"{arguments.steps} steps of {BATCH_SIZE} windows, seed {arguments.seed}.\n{machine()}."
     publish(f"{said}\n\n{trials_table(found)}", arguments.output)
     if arguments.output:
-        arguments.output.with_suffix(".json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        scored = digest_of({name: recordings_digest(read()) for name, read in real_sets().items()})
+        save_found(found, arguments.output, model=None, seed=arguments.seed, simulated=False, data_sha256=scored)
 
 
 if __name__ == "__main__":

@@ -1,6 +1,8 @@
 """How the benchmarks measure: interleaved times, peak memory of a fresh process; what reports are made with."""
 
+import hashlib
 import importlib.util
+import json
 import os
 import platform
 import re
@@ -8,12 +10,17 @@ import statistics
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import threadpoolctl
 import torch
+from neurt.crossval.provenance import versions, weights_digest
+from neurt.dataset_scripts.recording import Recording
+from neurt.evaluation import json_ready
+from neurt.ledger import plain_command
 from neurt.markdown_text import markdown_table as markdown_table
 
 REPOSITORY = Path(__file__).resolve().parents[1]
@@ -88,3 +95,47 @@ def publish(report: str, output: Path | None):
     if output is not None:
         output.parent.mkdir(parents=True, exist_ok=True)
         output.write_text(report + "\n")
+
+
+def save_found(
+    found: Mapping[str, Any],
+    output: Path,
+    *,
+    model: Path | None,
+    seed: int,
+    simulated: bool,
+    data_sha256: str,
+    split_sha256: str | None = None,
+):
+    """Save what was found as JSON beside a report, with what the ledger of a release says of a measurement.
+
+    Args:
+        found: Ready for JSON but for NaN.
+        output: The report.
+        model: Folder of the weights that were measured; None if it is not about any that are released.
+        seed: Of everything random.
+        simulated: Whether the recordings were.
+        data_sha256: Of the recordings, or of the settings that they are simulated by.
+        split_sha256: Of who was held out.
+    """
+    provenance = {
+        "command": plain_command(["python", f"benchmarks/{Path(sys.argv[0]).name}", *sys.argv[1:]]),
+        "seed": seed,
+        "simulated": simulated,
+        "weights_sha256": None if model is None else weights_digest(model),
+        "data_sha256": data_sha256,
+        "split_sha256": split_sha256,
+        "versions": versions(),
+    }
+    text = json.dumps(json_ready({"provenance": provenance, **found}), indent=1, allow_nan=False)
+    output.with_suffix(".json").write_text(text + "\n", encoding="utf-8")
+
+
+def digest_of(value: Any) -> str:
+    """SHA-256 of something that JSON can say."""
+    return hashlib.sha256(json.dumps(value, sort_keys=True).encode()).hexdigest()
+
+
+def recordings_digest(recordings: Iterable[Recording]) -> str:
+    """SHA-256 over the names of recordings and the digests of the arrays that they were read from."""
+    return digest_of([[recording.recording_id, recording.source.get("sha256")] for recording in recordings])

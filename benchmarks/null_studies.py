@@ -18,6 +18,7 @@ from measurement import markdown_table, publish
 from neurt.crossval.data import StudyOptions
 from neurt.crossval.permutations import SIGNIFICANT
 from neurt.crossval.protocol import cross_validate
+from neurt.crossval.provenance import folds_digest
 from neurt.crossval.study import open_study, predictors
 from neurt.dataset_scripts.simulation_config import SimulationConfig
 from neurt.summary import GROUP_COLOURS, new_figure, save_figure
@@ -28,8 +29,10 @@ from simulated_studies import (
     as_build,
     check_unseen,
     cost,
+    mean_and_error,
     measure_all,
     parse_arguments,
+    save_studies,
     standard_error,
     with_error,
 )
@@ -70,13 +73,23 @@ def null_scores(study: SimulatedStudy) -> dict[str, Any]:
             seed=study.options.seed,
         )
         found[predictor.name] = {"auc": held.score, "p_value": held.test.p_value}
-    return {"predictors": found, "scheme": str(opened.scheme)}
+    folds = folds_digest(opened.cohort, opened.scheme.make(opened.cohort))
+    return {"predictors": found, "scheme": str(opened.scheme), "folds_sha256": folds}
 
 
 def by_predictor(studies: Sequence[Mapping[str, Any]], measure: str) -> dict[str, np.ndarray]:
     """Values of a measure ("auc" or "p_value"), one for each study."""
     return {
         name: np.array([found["predictors"][name][measure] for found in studies]) for name in studies[0]["predictors"]
+    }
+
+
+def summary(studies: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
+    """Of each predictor: the mean AUC, and how many studies have a small p-value."""
+    aucs, p_values = by_predictor(studies, "auc"), by_predictor(studies, "p_value")
+    return {
+        name: {"auc": mean_and_error(values), "significant": int(np.sum(p_values[name] < SIGNIFICANT))}
+        for name, values in aucs.items()
     }
 
 
@@ -132,16 +145,14 @@ def draw_p_values(p_values: Mapping[str, np.ndarray], path: Path):
 def main():
     arguments = parse_arguments(__doc__, SEEDS)
     output = arguments.output
-    studies = measure_all(
-        null_scores,
-        null_studies(arguments.seeds, arguments.model),
-        jobs=arguments.jobs,
-        lines=output and output.with_suffix(".jsonl"),
-    )
+    studies = null_studies(arguments.seeds, arguments.model)
+    measured = measure_all(null_scores, studies, jobs=arguments.jobs, lines=output and output.with_suffix(".jsonl"))
     picture = output and output.with_suffix(".png")
-    publish(report(studies, picture and picture.name), output)
+    publish(report(measured, picture and picture.name), output)
     if picture:
-        draw_p_values(by_predictor(list(studies.values()), "p_value"), picture)
+        found = list(measured.values())
+        draw_p_values(by_predictor(found, "p_value"), picture)
+        save_studies(summary(found), studies, measured, output)
 
 
 if __name__ == "__main__":

@@ -53,8 +53,10 @@ from simulated_studies import (
     SimulatedStudy,
     check_unseen,
     cost,
+    mean_and_error,
     measure_all,
     parse_arguments,
+    save_studies,
     simulated_recordings,
     with_error,
 )
@@ -255,6 +257,23 @@ def observers(mice: Sequence[Mouse]) -> dict[str, tuple[float, float]]:
     return {name: tuple(np.mean(scores, axis=0).tolist()) for name, scores in found.items()}
 
 
+def summary(results: Mapping[str, Found]) -> dict[str, Any]:
+    """Of each kind: how well mice are told, and planted neurons are found, by the truth and by the truth swapped."""
+    return {
+        kind: {
+            "mice": mean_and_error([each["mice"] for each in found]),
+            **{
+                whose: {name: mean_and_error([each[whose][name] for each in found]) for name in found[0][whose]}
+                for whose in ("neurons", "swapped")
+            },
+            "channel_named": sum(is_planted(each["separation"]["channel"], KINDS[kind][1]) for each in found),
+            "aspect_named": sum(each["separation"]["aspect"] == KINDS[kind][2] for each in found),
+            "studies": len(found),
+        }
+        for kind, found in results.items()
+    }
+
+
 def neuron_table(results: Mapping[str, Found]) -> str:
     """How well planted neurons are found, by the truth and by the truth swapped."""
     names = list(next(iter(results.values()))[0]["neurons"])
@@ -358,6 +377,8 @@ def main():
     )
     results = {kind: [measured[study.name] for study in members] for kind, members in studies.items()}
     publish(report(results, cost(measured)), arguments.output)
+    if arguments.output:
+        save_studies(summary(results), sum(studies.values(), []), measured, arguments.output)
 
 
 if __name__ == "__main__":

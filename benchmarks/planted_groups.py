@@ -34,8 +34,10 @@ from simulated_studies import (
     as_build,
     check_unseen,
     cost,
+    mean_and_error,
     measure_all,
     parse_arguments,
+    save_studies,
     standard_error,
     with_error,
 )
@@ -101,12 +103,24 @@ def study_results(study: SimulatedStudy) -> dict[str, Any]:
         "predictors": {name: {key: row[key] for key in kept} for name, row in results["predictors"].items()},
         "window_split": checks["window_split"],
         "identity": checks["identity"],
+        "folds_sha256": results["provenance"]["folds_sha256"],
     }
 
 
 def scores(found: Found) -> dict[str, np.ndarray]:
     """AUC over mice of each predictor, one for each study."""
     return {name: np.array([each["predictors"][name]["score"] for each in found]) for name in found[0]["predictors"]}
+
+
+def summary(found: Mapping[str, Found]) -> dict[str, Any]:
+    """Of each kind: mean AUCs over studies, and for the signatures those of single windows, split in two ways."""
+    kinds = {
+        kind: {name: {"auc": mean_and_error(values)} for name, values in scores(studies).items()}
+        for kind, studies in found.items()
+    }
+    splits = [each["window_split"] for each in found[SIGNATURE]]
+    windows = {key: mean_and_error([split[key] for split in splits]) for key in ("random_windows", "whole_animals")}
+    return {"mice": MICE, "kinds": kinds, "windows_of_signatures": windows}
 
 
 def ranked(aucs: Mapping[str, np.ndarray]) -> list[str]:
@@ -237,6 +251,8 @@ def main():
     )
     found = {kind: [measured[study.name] for study in members] for kind, members in studies.items()}
     publish(report(found, cost(measured)), arguments.output)
+    if arguments.output:
+        save_studies(summary(found), sum(studies.values(), []), measured, arguments.output)
 
 
 if __name__ == "__main__":

@@ -28,6 +28,7 @@ GROUPS = ("ca1_ca3_events", "park_v1")
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--sets", nargs="+", choices=GROUPS, default=GROUPS, help="sets of recordings [both]")
+    parser.add_argument("--model", type=Path, help="folder of the pretrained model [the shipped weights]")
     parser.add_argument("--windows", type=int, default=2000, help="windows of a recording, at most [2000]")
     parser.add_argument("--finetune", help="recipe by which the model is fine-tuned in each fold as well [frozen]")
     parser.add_argument("--jobs", type=int, default=1, help="folds to fine-tune at a time [1]")
@@ -44,7 +45,14 @@ def main():
             output = arguments.output / f"groups_{name}{'_finetuned' if arguments.finetune else ''}"
             command = f"python benchmarks/real_groups.py --sets {name} --windows {arguments.windows}"
             command += f" --finetune {arguments.finetune}" if arguments.finetune else ""
-            crossval(build, output, model=shipped_model(), options=options, jobs=arguments.jobs, command=command)
+            crossval(
+                build,
+                output,
+                model=arguments.model or shipped_model(),
+                options=options,
+                jobs=arguments.jobs,
+                command=command,
+            )
         print((output / "report.md").read_text(encoding="utf-8"))
         print(f"{name}: {(time.monotonic() - start) / 60:.1f} minutes", flush=True)
 

@@ -12,17 +12,15 @@ are left out.
 """
 
 import argparse
-import json
 import os
 import time
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
-from measurement import REPOSITORY, publish
+from measurement import REPOSITORY, digest_of, publish, recordings_digest, save_found
 from neurt.convert_checkpoint import build_model, read_options, read_state_dict
 from neurt.dataset_scripts.recording import Recording
-from neurt.evaluation import json_ready
 from neurt.loading import load_processor, load_quietly
 from neurt.modeling_neurt import NeurtForMaskedSignalModeling
 from neurt.processing_neurt import CHANNELS, NeurtProcessor
@@ -95,6 +93,7 @@ def about(recordings: Sequence[Recording]) -> dict[str, Any]:
         "recordings": len(recordings),
         "trace_kinds": sorted({recording.trace_kind for recording in recordings}),
         "rates": [min(rates), max(rates)],
+        "sha256": recordings_digest(recordings),
     }
 
 
@@ -149,8 +148,14 @@ def main():
     settings = {"windows": arguments.windows, "seed": arguments.seed, "window_length": processor.window_length}
     publish(report(results, settings, time.monotonic() - start), arguments.output)
     if arguments.output:
-        saved = json.dumps(json_ready({"settings": settings, "sets": results}), indent=1)
-        arguments.output.with_suffix(".json").write_text(saved + "\n", encoding="utf-8")
+        save_found(
+            {"settings": settings, "sets": results},
+            arguments.output,
+            model=arguments.model,
+            seed=arguments.seed,
+            simulated=False,
+            data_sha256=digest_of({name: found["about"]["sha256"] for name, found in results.items()}),
+        )
         draw_ratios(results, arguments.output.with_name("reconstruction_ratios.png"))
         draw_forecasts(results, arguments.output.with_name("reconstruction_forecasts.png"))
 

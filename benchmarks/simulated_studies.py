@@ -20,6 +20,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 import torch
+from measurement import digest_of, save_found
 from neurt.crossval.data import StudyOptions
 from neurt.dataset_scripts.parquet_build import write_build
 from neurt.dataset_scripts.recording import Recording
@@ -154,6 +155,38 @@ def _measured(measure: Measure, study: SimulatedStudy) -> dict[str, Any]:
     with threadpoolctl.threadpool_limits(1), contextlib.redirect_stderr(io.StringIO()):
         result = measure(study)
     return {**result, "seconds": time.process_time() - start}
+
+
+def save_studies(
+    summary: Mapping[str, Any],
+    studies: Sequence[SimulatedStudy],
+    measured: Mapping[str, Mapping[str, Any]],
+    output: Path,
+):
+    """Save what all studies say together, and what each gave, as JSON beside the report.
+
+    Args:
+        summary: What a card tells.
+        studies: Of the same model; their seeds count from the first one's.
+        measured: What each gave, by its name.
+        output: The report.
+    """
+    settings = [[study.name, dataclasses.asdict(study.config), study.positions] for study in studies]
+    folds = {name: found["folds_sha256"] for name, found in measured.items() if "folds_sha256" in found}
+    save_found(
+        {"summary": summary, "studies": measured},
+        output,
+        model=studies[0].model,
+        seed=studies[0].options.seed,
+        simulated=True,
+        data_sha256=digest_of(settings),
+        split_sha256=digest_of(folds) if folds else None,
+    )
+
+
+def mean_and_error(values: Sequence[float]) -> dict[str, float]:
+    """For JSON: the mean, its standard error, and of how many values."""
+    return {"mean": float(np.mean(values)), "standard_error": standard_error(values), "n": len(values)}
 
 
 def standard_error(values: Sequence[float]) -> float:

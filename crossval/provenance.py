@@ -29,8 +29,13 @@ def provenance(build: Path, model: str | Path, cohort: Cohort, folds: Sequence[F
         "build_sha256": manifest_digest(build),
         "weights_sha256": weights_digest(model),
         "folds_sha256": folds_digest(cohort, folds),
-        "versions": {name: importlib.metadata.version(name) for name in PACKAGES},
+        "versions": versions(),
     }
+
+
+def versions() -> dict[str, str]:
+    """The versions of `PACKAGES`."""
+    return {name: importlib.metadata.version(name) for name in PACKAGES}
 
 
 def manifest_digest(build: Path) -> str:

@@ -1,6 +1,7 @@
 """Benchmarks of studies of simulated mice: what is measured, that a run goes on where it was, and what is said."""
 
 import dataclasses
+import hashlib
 import json
 import shutil
 import sys
@@ -164,6 +165,18 @@ def test_the_null_benchmark_reports_and_draws_what_it_measured(monkeypatch, mode
     assert f"| {PROBE} | {(first + second) / 2:.3f} ± {abs(first - second) / 2:.3f} |" in output.read_text()
     assert "Held out by leave-pair-out; 4 labellings" in output.read_text()
     assert output.with_suffix(".png").stat().st_size > 10_000
+    saved = json.loads(output.with_suffix(".json").read_text())
+    assert saved["summary"][PROBE]["auc"]["mean"] == pytest.approx((first + second) / 2)
+    small = [row["found"]["predictors"][PROBE]["p_value"] < 0.05 for row in rows]
+    assert saved["summary"][PROBE]["significant"] == sum(small)
+    provenance = saved["provenance"]
+    assert (
+        provenance["command"] == f"python benchmarks/null_studies.py --seeds 2 --model {model.name} --output null.md"
+    )
+    assert provenance["simulated"] and provenance["seed"] == 0 and "torch" in provenance["versions"]
+    weights = (model / "model.safetensors").read_bytes()
+    assert provenance["weights_sha256"] == hashlib.sha256(weights).hexdigest()
+    assert len({provenance["data_sha256"], provenance["split_sha256"]} - {None}) == 2
     monkeypatch.setattr(null_studies, "null_scores", None)
     null_studies.main()
     assert output.read_text() in capsys.readouterr().out
@@ -271,3 +284,9 @@ def test_the_planted_benchmark_reports_what_studies_say(monkeypatch, model, tmp_
     for heading in ("## Hyperactivity", "## Variability", "## Synchrony", "### The same mice", "## A signature"):
         assert text.count(heading) == 1
     assert len(output.with_suffix(".jsonl").read_text().splitlines()) == 4 * 2 + 6
+    saved = json.loads(output.with_suffix(".json").read_text())["summary"]
+    of_kind = saved["kinds"]["synchrony"][SIMPLE_STATISTICS]["auc"]
+    assert of_kind == {"mean": results[0]["predictors"][SIMPLE_STATISTICS]["score"], "standard_error": 0.0, "n": 2}
+    assert saved["windows_of_signatures"]["random_windows"]["mean"] == pytest.approx(
+        results[0]["window_split"]["random_windows"]
+    )
