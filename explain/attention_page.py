@@ -4,8 +4,10 @@ attention_view(model, processor(traces, centroids, sampling_rate=5.0, coordinate
 """
 
 import functools
+import html
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -25,14 +27,33 @@ MOST_BINS = 128  # more make pages of over 5 MB
 # The rows of bertviz's model view are high where heads are few: 16 give a page of a few screens.
 MODEL_VIEW_BINS = 16
 VIEWS = {"head": bertviz.head_view, "model": functools.partial(bertviz.model_view, display_mode="light")}
-# bertviz asks require.js for the other two, which are there before it and make themselves global.
-SCRIPTS = ("d3.min.js", "jquery.min.js", "require.js")
+SCRIPTS = ("d3.min.js", "jquery.min.js")  # what bertviz would fetch
+ROW_HEIGHT, ROWS_ABOVE = 22.5, 3  # of the head view, in pixels and rows
+MODEL_VIEW_HEIGHT = 600  # the rest is scrolled to
+
+
+@dataclass(frozen=True, eq=False)
+class AttentionView:
+    """One of bertviz's views. Notebooks draw it where it is the last line of a cell, without a network.
+
+    Args:
+        page: An HTML page of its own.
+        height: In pixels.
+    """
+
+    page: str = field(repr=False)
+    height: int
+
+    def _repr_html_(self) -> str:
+        # In a frame of its own no script of a notebook is in the way, and none of these is in theirs.
+        style = f"width: 100%; height: {self.height}px; border: 0"
+        return f'<iframe srcdoc="{html.escape(self.page)}" sandbox="allow-scripts" style="{style}"></iframe>'
 
 
 def attention_view(
     model: NeurtPreTrainedModel, inputs: Mapping[str, Any], *, row: int = 0, view: str = "head", bins: int = BINS
-) -> None:
-    """Show the attention within one window in a notebook.
+) -> AttentionView:
+    """The attention within one window, for a notebook.
 
     Args:
         model: Any NEuRT model, loaded with `attn_implementation="eager"`.
@@ -46,7 +67,10 @@ def attention_view(
     """
     if view not in VIEWS:
         raise ValueError(f"expected a view among {', '.join(VIEWS)}, got {view!r}")
-    _draw(view, bin_attention(model, inputs, bins, row), html_action="view")
+    binned = bin_attention(model, inputs, bins, row)
+    page = template("attention_view.html").render(scripts=_scripts(), view=_draw(view, binned))
+    rows = len(binned.labels) + ROWS_ABOVE
+    return AttentionView(page, round(ROW_HEIGHT * rows) if view == "head" else MODEL_VIEW_HEIGHT)
 
 
 def write_attention_page(
@@ -109,22 +133,24 @@ def attention_page(model: NeurtPreTrainedModel, window: OneWindow, bins: int, mo
     return template("attention_page.html").render(
         window=window,
         model_name=model_name,
-        scripts=[Markup((ASSETS / name).read_text(encoding="utf-8")) for name in SCRIPTS],
+        scripts=_scripts(),
         binned=binned,
-        # Nothing from files is in the views: their labels are numbers and words of ours.
-        views={view: Markup(_without_fetched_scripts(_draw(view, binned[view], "return").data)) for view in VIEWS},
+        views={view: _draw(view, binned[view]) for view in VIEWS},
         trace=_trace_points(window),
         hidden=hidden_frames(window.inputs).nonzero().flatten().tolist(),
     )
 
 
-def _draw(view: str, attention: BinnedAttention, html_action: str):
+def _draw(view: str, attention: BinnedAttention) -> Markup:
+    """What bertviz writes, without the scripts that it would fetch."""
     layers = list(attention.weights.unsqueeze(1))  # each with a batch of one, as models return them
-    return VIEWS[view](layers, list(attention.labels), prettify_tokens=False, html_action=html_action)
+    drawn = VIEWS[view](layers, list(attention.labels), prettify_tokens=False, html_action="return").data
+    # Nothing from files is in it: the labels are numbers and words of ours.
+    return Markup(re.sub(r"<script[^>]*\bsrc=[^>]*></script>", "", drawn))
 
 
-def _without_fetched_scripts(html: str) -> str:
-    return re.sub(r"<script[^>]*\bsrc=[^>]*></script>", "", html)
+def _scripts() -> list[Markup]:
+    return [Markup((ASSETS / name).read_text(encoding="utf-8")) for name in SCRIPTS]
 
 
 def _trace_points(window: OneWindow) -> str:
