@@ -58,6 +58,11 @@ class NeuronSignalClassificationPipeline(Pipeline):
         size = batch_size or self._batch_size or WINDOWS_PER_BATCH
         return super().__call__(inputs, batch_size=1, windows_per_batch=size, **options)
 
+    def save_pretrained(self, save_directory: str | os.PathLike, **kwargs):
+        """Save the model, the code of this pipeline and the processor, so that the folder opens as it is."""
+        super().save_pretrained(save_directory, **kwargs)
+        self.processor.save_pretrained(save_directory)
+
     def _sanitize_parameters(self, windows_per_batch: int | None = None, **options):
         unknown = sorted(options.keys() - set(OPTIONS))
         if unknown:

@@ -2,23 +2,19 @@
 
 import dataclasses
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from elsewhere import run_elsewhere
 from neurt import NeurtConfig, NeurtForSequenceClassification, NeurtProcessor
 from neurt.pipeline_neurt import TASK, NeuronSignalClassificationPipeline
 from small_builds import recording as random_recording
 from transformers import pipeline
 
 SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-WITHOUT_NEURT = """
-import importlib.util, json, sys
-sys.path = [path for path in sys.path if path]
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-assert importlib.util.find_spec("neurt") is None
+OPEN = """
+import json
 from transformers import pipeline
 classify = pipeline("neuron-signal-classification", model=sys.argv[1], trust_remote_code=True)
 print(json.dumps([classify(path, missing_neighbours="mask")["scores"] for path in sys.argv[2:]]))
@@ -44,7 +40,6 @@ def classify():
 def folder(classify, tmp_path_factory):
     folder = tmp_path_factory.mktemp("pipeline")
     classify.save_pretrained(folder)
-    classify.processor.save_pretrained(folder)
     return folder
 
 
@@ -163,13 +158,7 @@ def test_a_saved_folder_carries_its_pipeline(folder, classify, recording):
 def test_a_process_without_neurt_opens_archives_and_tables(folder, classify, recording, tmp_path):
     path = archive(tmp_path / "a.npz", recording)
     (tmp_path / "elsewhere").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NEURT, str(folder), str(path)],
-        cwd=tmp_path / "elsewhere",
-        env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    said = run_elsewhere(OPEN, folder, path, folder=tmp_path / "elsewhere", environment=environment)
     expected = classify(path, missing_neighbours="mask")["scores"]
-    assert json.loads(result.stdout.splitlines()[-1]) == [pytest.approx(expected, rel=1e-5)]
+    assert json.loads(said.splitlines()[-1]) == [pytest.approx(expected, rel=1e-5)]

@@ -1,12 +1,12 @@
 """What was published opens in a process that cannot import neurt: from the Hub, then without one, as it was before."""
 
+import copy
 import json
-import subprocess
-import sys
 
 import numpy as np
 import pytest
 import torch
+from elsewhere import run_elsewhere
 from hub_server import OWNER, TOKEN, connect, serving_hub
 from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
 from neurt.dataset_scripts.window_streams import stream_windows
@@ -18,10 +18,7 @@ LISTED, BY_MODEL, BY_TRAINER = MODELS = [f"{OWNER}/{way}" for way in ("listed", 
 BUILD = f"{OWNER}/build"
 RECORDINGS = [recording(number, neurons=8, frames=60) for number in range(3)]
 OPEN = """
-import importlib.util, json, sys
-sys.path = [path for path in sys.path if path]
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-assert importlib.util.find_spec("neurt") is None
+import json
 import numpy as np, torch
 from datasets import load_dataset
 from transformers import AutoModel, AutoModelForPreTraining, AutoProcessor
@@ -80,6 +77,15 @@ def released(tmp_path_factory):
     return model, processor, folder
 
 
+def another_model(model, processor, folder):
+    """A folder with other weights."""
+    changed = copy.deepcopy(model)
+    torch.nn.init.normal_(changed.decoder.weight)
+    changed.save_pretrained(folder)
+    processor.save_pretrained(folder)
+    return folder
+
+
 @pytest.fixture(scope="module")
 def found(released, folder, tmp_path_factory):
     """What the other process found with the Hub, and after it was gone."""
@@ -96,6 +102,9 @@ def found(released, folder, tmp_path_factory):
         revisions = {name: hub.repositories["model", name].at("main") for name in MODELS}
         models = {name: commit.oid for name, commit in revisions.items()}
         dataset = [BUILD, hub.repositories["dataset", BUILD].at("main").oid]
+        # What comes later must not be seen at the revisions that are pinned.
+        push_model(another_model(model, processor, tmp_path_factory.mktemp("later")), LISTED)
+        push_dataset(write(build.with_name("later"), RECORDINGS[:1]), BUILD)
         environment = hub.environment(folder / "cache")
         online = open_elsewhere(folder, [models, dataset, "online.npz"], environment)
     offline = open_elsewhere(folder, [models, dataset, "offline.npz"], environment | {"HF_HUB_OFFLINE": "1"})
@@ -104,10 +113,8 @@ def found(released, folder, tmp_path_factory):
 
 def open_elsewhere(folder, words, environment):
     """Run the process; returns what it found."""
-    command = [sys.executable, "-c", OPEN, json.dumps(words)]
-    done = subprocess.run(command, cwd=folder, env=environment, capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr[-3000:]
-    assert TOKEN not in done.stdout + done.stderr
+    said = run_elsewhere(OPEN, json.dumps(words), folder=folder, environment=environment)
+    assert TOKEN not in said
     return dict(np.load(folder / words[-1]))
 
 
