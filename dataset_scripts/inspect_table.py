@@ -6,7 +6,7 @@ import numpy as np
 
 from .quality import QUANTILES, Quality, known_median
 
-_COLUMNS = (
+COLUMNS = (
     "recording",
     "neurons",
     "placed",
@@ -23,7 +23,7 @@ _COLUMNS = (
     "distances",
     "alone",
 )
-_MEANINGS = {
+MEANINGS = {
     "noise": "median over neurons, in % of ΔF/F per √Hz (CASCADE's level); ~ in % of the trace's own SD per √Hz",
     "drift": "median over neurons of the change of the 10th percentile over thirds of the recording, in SD",
     "look like": "a guess from the shape of the traces, ? where they could be anything",
@@ -34,13 +34,14 @@ _MEANINGS = {
 
 def measures_table(qualities: Sequence[Quality]) -> list[str]:
     """Return the lines of the table and, below it, what its columns mean."""
-    rows = [_COLUMNS, *map(_row, qualities)]
+    rows = [COLUMNS, *map(measures_row, qualities)]
     widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths, strict=True)).rstrip() for row in rows]
-    return [*lines, "", *(f"{column}: {meaning}" for column, meaning in _MEANINGS.items())]
+    return [*lines, "", *(f"{column}: {meaning}" for column, meaning in MEANINGS.items())]
 
 
-def _row(quality: Quality) -> tuple[str, ...]:
+def measures_row(quality: Quality) -> tuple[str, ...]:
+    """Return the cells of a recording, one for each of `COLUMNS`."""
     distances = quality.distances
     return (
         quality.recording_id,

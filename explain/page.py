@@ -5,11 +5,13 @@ Text is escaped, pictures are inside the page, and a policy in its head forbids 
 
 import base64
 import functools
+import io
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 
 import jinja2
+from matplotlib.figure import Figure
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -42,6 +44,13 @@ class Picture:
     png: bytes
     title: str
     caption: str
+
+    @classmethod
+    def drawn(cls, figure: Figure, title: str, caption: str) -> "Picture":
+        """A figure as a picture."""
+        buffer = io.BytesIO()
+        figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
+        return cls(buffer.getvalue(), title, caption)
 
     @property
     def source(self) -> str:
@@ -77,7 +86,12 @@ def render(title: str, lead: Sequence[str], sections: Sequence[Section]) -> str:
         lead: What to know first, in paragraphs.
         sections: In their order; the page begins with links to them.
     """
-    return template("page.html").render(title=title, lead=lead, sections=sections)
+    return template("page.html").render(title=title, lead=lead, sections=sections, before=0)
+
+
+def render_sections(sections: Sequence[Section], *, before: int = 0) -> str:
+    """Return sections alone, to stand in another page below as many as are there before them."""
+    return template("sections.html").render(sections=sections, before=before)
 
 
 @functools.cache

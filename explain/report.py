@@ -5,7 +5,6 @@ write_report(explain(model, build, options), Path("REPORT"), model=model, build=
 
 import dataclasses
 import importlib.metadata
-import io
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -21,7 +20,7 @@ from ..processing_neurt import CHANNELS
 from .aspects import ALL_CHANNELS, COLUMNS
 from .curves import Estimate, over_subjects
 from .explanation import Explanation
-from .faithfulness import OTHER_SEEDS, RANDOM, RANDOM_WEIGHTS, SHUFFLED_LABELS, TURNED, Verdict
+from .faithfulness import NO_GROUPS, OTHER_SEEDS, RANDOM, RANDOM_WEIGHTS, SHUFFLED_LABELS, TURNED
 from .figures import group_figure, recording_figure, removal_figure, shares_figure, stamp, window_figure
 from .group_maps import ACTIVITY_BINS
 from .methods import ATTENTION_ROLLOUT, CORRELATION, FRAME_ABLATION, INTEGRATED_GRADIENTS, POOLING_ATTENTION
@@ -60,12 +59,14 @@ def write_report(found: Explanation, folder: Path, *, model: str | Path, build: 
 
 def lead(found: Explanation) -> list[str]:
     """What to know first: whether there is anything to explain, and what may be believed."""
-    said = []
+    said, groups = [], found.trial.groups
     if found.simulated:
         said.append("Simulated recordings are among these.")
-    if found.trial.groups is not None:
-        said.append(found.trial.groups.sentence)
-    if found.separation is not None:
+    if found.seen:
+        said.append(f"The model was trained on {', '.join(found.seen)}: this says nothing of new animals.")
+    if groups is not None:
+        said.append(groups.sentence)
+    if found.separation is not None and groups.tells:
         said.append(found.separation.sentence)
     passed = [name for name, verdict in found.verdicts.items() if verdict.faithful]
     if passed:
@@ -103,10 +104,10 @@ def draw(found: Explanation) -> dict[str, Picture]:
             f"Frames by {name}",
             "Left: the most important frames are hidden first; the test asks that the curve falls faster than those "
             "of all controls. Right: only the most important frames are shown; this does not decide.",
-            verdict,
+            verdict.stamp,
         )
     drawn |= _draw_neurons(found) | _draw_recording(found)
-    if found.separation is not None:
+    if found.separation is not None and found.separation.lost:
         drawn["separation"] = _draw_separation(found)
     if found.by_activity is not None:
         drawn["activity"] = _draw_activity(found)
@@ -143,15 +144,12 @@ def _arrays_as_lists(values: Mapping[str, Any]) -> dict[str, list]:
 def _data(found: Explanation) -> Section:
     rows = [(each.recording_id, each.subject_id, _label(found, each), *_size(each)) for each in found.recordings]
     header = ("recording", "animal", found.options.label or "label", "neurons", "frames", "Hz")
-    warnings = []
-    if found.seen:
-        warnings.append(f"The model was trained on {', '.join(found.seen)}: this says nothing of new animals.")
     text = [
         f"{len(found.windows)} windows of {len(np.unique(found.windows.subjects))} animals were explained, a sample "
         f"of the same size of each recording (seed {found.options.seed})."
     ]
     text += [f"Left out: {name}, {why}." for name, why in found.dataset.skipped.items()]
-    return Section("What was read", text, warnings, [Table("Recordings", header, rows)])
+    return Section("What was read", text, tables=[Table("Recordings", header, rows)])
 
 
 def _size(recording: Recording) -> tuple[str, str, str]:
@@ -183,7 +181,9 @@ def _scores(found: Explanation) -> Section:
 
 
 def _separation(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
-    separation = found.separation
+    title, separation = "What separates the groups?", found.separation
+    if not separation.lost:
+        return Section(title, [separation.sentence])
     rows = [(name, *(lost[column].percent() for column in COLUMNS)) for name, lost in separation.lost.items()]
     text = [
         separation.sentence,
@@ -193,7 +193,8 @@ def _separation(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
         "the other channels.",
     ]
     table = Table("Share of the gap that is lost, with 95 % interval over animals", ("channel", *COLUMNS), rows)
-    return Section("What separates the groups?", text, tables=[table], pictures=[pictures["separation"]])
+    warnings = [] if found.trial.groups.tells else [f"{NO_GROUPS.capitalize()}."]
+    return Section(title, text, warnings, [table], [pictures["separation"]])
 
 
 def _believe(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
@@ -216,7 +217,8 @@ def _believe(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
         "first 5 %, then up to 80 %, and following the log-odds of the class that the model gives the whole window. "
         "It must take more from them than each control: frames in random order, the same map turned in time, and the "
         "same method on models that know nothing (random weights, shuffled labels). Its maps must also differ from "
-        "those of such models (Spearman correlation of at most 0.5). Intervals are over animals.",
+        "those of such models (Spearman correlation of at most 0.5). Intervals are over animals. Each explanation is "
+        "judged by itself: of several worthless ones it is likelier that some passes than that a given one does.",
         "Differences are means over the shares hidden, with 95 % interval; above 0 speaks for the explanation.",
     ]
     curves = [picture for name, picture in pictures.items() if name.startswith("frames_")]
@@ -318,7 +320,8 @@ def _draw_separation(found: Explanation) -> Picture:
         title=title,
         simulated=found.simulated,
     )
-    return _picture(figure, title, "What is lost when an aspect of a channel is made alike in all animals.", None)
+    caption = "What is lost when an aspect of a channel is made alike in all animals."
+    return _picture(figure, title, caption, None if found.trial.groups.tells else f"not faithful: {NO_GROUPS}")
 
 
 def _draw_example(found: Explanation) -> Picture:
@@ -341,7 +344,7 @@ def _draw_example(found: Explanation) -> Picture:
         simulated=found.simulated,
     )
     caption = "Own trace, scaled; dots grow with the pooling weight. Below, the importance of each frame."
-    return _picture(figure, "Maps of one window", caption, None)
+    return _picture(figure, "Maps of one window", caption)
 
 
 def _draw_neurons(found: Explanation) -> dict[str, Picture]:
@@ -351,7 +354,7 @@ def _draw_neurons(found: Explanation) -> dict[str, Picture]:
     curves = {"removed": verdict.deletion}
     figure = removal_figure(verdict.shares, curves, unit="neurons", title="Neurons removed", simulated=found.simulated)
     caption = "The most important neurons are removed first, and random ones for comparison."
-    return {"neurons": _picture(figure, "Neurons removed", caption, verdict)}
+    return {"neurons": _picture(figure, "Neurons removed", caption, verdict.stamp)}
 
 
 def _draw_recording(found: Explanation) -> dict[str, Picture]:
@@ -374,7 +377,7 @@ def _draw_recording(found: Explanation) -> dict[str, Picture]:
         )
         title = f"{name.capitalize()}, all neurons"
         caption = "Rows are neurons. Beside it, where they lie and what each adds to the log-odds."
-        drawn[f"recording_{_file(name)}"] = _picture(figure, title, caption, found.verdicts[name])
+        drawn[f"recording_{_file(name)}"] = _picture(figure, title, caption, found.verdicts[name].stamp)
     return drawn
 
 
@@ -387,15 +390,14 @@ def _draw_activity(found: Explanation) -> Picture:
         title="Pooling attention and activity",
     )
     caption = "Mean of each animal, of each group, and their difference with the family-wise test."
-    return _picture(figure, "Pooling attention by activity", caption, found.verdicts[POOLING_ATTENTION])
+    return _picture(figure, "Pooling attention by activity", caption, found.verdicts[POOLING_ATTENTION].stamp)
 
 
-def _picture(figure: Figure, title: str, caption: str, verdict: Verdict | None) -> Picture:
+def _picture(figure: Figure, title: str, caption: str, verdict: str | None = None) -> Picture:
+    """A picture with the verdict on it; without one, where the figure itself has one for each map, or is a test."""
     if verdict is not None:
-        stamp(figure, verdict.stamp)
-    buffer = io.BytesIO()
-    figure.savefig(buffer, format="png", dpi=130, metadata={"Software": None})
-    return Picture(buffer.getvalue(), title, caption)
+        stamp(figure, verdict)
+    return Picture.drawn(figure, title, caption)
 
 
 def _file(name: str) -> str:
