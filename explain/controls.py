@@ -43,7 +43,7 @@ class Groups:
     Args:
         tells: Whether both p-values are at most 0.05.
         probability: What it gives the true class of an animal, mean over the animals of a class and then over
-            classes; 1 / K by guessing.
+            classes; 1 / K by guessing, with K classes of the model.
         randomised: The same of copies with random weights.
         p_weights: Share of these models, the trained one among them, that do at least as well.
         p_labels: Share of labellings of the animals that fit the model at least as well as the true one.
@@ -115,7 +115,7 @@ def tells_groups(
     tells = max(p_weights, test.p_value) <= SIGNIFICANT
     sentence = (
         f"The model {'tells' if tells else 'is not shown to tell'} the groups apart: it gives the true class of an "
-        f"animal a probability of {test.statistic:.2f} on average, {1 / len(np.unique(classes)):.2f} by guessing "
+        f"animal a probability of {test.statistic:.2f} on average, {1 / own.shape[1]:.2f} by guessing "
         f"(against random weights p = {p_weights:.2g}, against shuffled labels p = {test.p_value:.2g})."
     )
     if test.num_labellings * SIGNIFICANT < 1:

@@ -342,11 +342,12 @@ def _in_turn(
 def _against(areas: Mapping[str, Estimate], alike: Mapping[str, Estimate], groups: Groups | None) -> list[str]:
     """What speaks against an explanation, the most fundamental first."""
     against = [NO_GROUPS] if groups is not None and not groups.tells else []
-    against += [AS_GOOD[name] for name, area in areas.items() if area.low is not None and area.low <= 0]
+    # Negated, so that NaN speaks against it as well.
+    against += [AS_GOOD[name] for name, area in areas.items() if area.low is not None and not area.low > 0]
     return against + [
-        ALIKE[name]
-        for name in ALIKE
-        if name in alike and alike[name].high is not None and alike[name].high > MOST_ALIKE
+        reason
+        for name, reason in ALIKE.items()
+        if name in alike and alike[name].high is not None and not alike[name].high <= MOST_ALIKE
     ]
 
 

@@ -152,6 +152,13 @@ def test_animals_of_the_larger_class_do_not_weigh_more(windows):
     assert tells_groups(always_zero, mostly_zero).probability == pytest.approx(0.5)
 
 
+def test_who_guesses_among_three_classes_is_right_in_a_third(windows):
+    silent = new_classifier(num_labels=3)
+    torch.nn.init.zeros_(silent.classifier.weight)
+    found = tells_groups(silent, windows)  # of animals of two of them
+    assert found.probability == pytest.approx(1 / 3) and "0.33 on average, 0.33 by guessing" in found.sentence
+
+
 def test_too_few_animals_tell_nothing_and_one_class_cannot_be_asked(windows):
     found = tells_groups(trained_classifier(), windows[windows.recording < 4])
     assert not found.tells and found.sentence.endswith("With 4 animals no model could be shown to.")

@@ -215,6 +215,14 @@ def test_the_whole_interval_decides_and_not_the_mean():
     assert verdict.reasons == (AS_GOOD[RANDOM],)
 
 
+def test_what_is_not_a_number_passes_nothing():
+    low, subjects = curves(explanation=0.0, random=1.0), np.array(list("abcd"))
+    nothing = {RANDOM_WEIGHTS: Estimate(np.nan, np.nan, np.nan)}
+    assert make_verdict(low, {}, nothing, subjects, groups=TELLS, unit="frames").reasons == (ALIKE[RANDOM_WEIGHTS],)
+    low[RANDOM][0, 3] = np.nan
+    assert make_verdict(low, {}, {}, subjects, groups=TELLS, unit="frames").reasons == (AS_GOOD[RANDOM],)
+
+
 def test_a_map_that_does_not_change_with_weights_or_labels_fails():
     low = curves(explanation=0.0, random=1.0, turned=1.0)
     for name, reason in ALIKE.items():
