@@ -36,13 +36,13 @@ from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import CHANNELS
 from .attribution import channel_names, means_of_animals, visible_values
 from .explained import ExplainedWindows, log_odds_of
+from .group_maps import FEWEST, subjects_of
 
 LEVEL, VARIABILITY, TIMING, EVERYTHING, COUPLING = "level", "variability", "timing", "everything", "coupling"
 # Which of these a channel's share of the gap is first of all owed to, is asked of the first three.
 ASPECTS = (LEVEL, VARIABILITY, TIMING)
 COLUMNS = (*ASPECTS, EVERYTHING, COUPLING)
 ALL_CHANNELS = "all channels"
-FEWEST_ANIMALS = 2
 # What is usual is fitted with a knot for so many windows, and at most so many knots.
 WINDOWS_FOR_A_KNOT, MOST_KNOTS = 20, 10
 
@@ -100,7 +100,7 @@ class Separation:
         num_animals: Of each.
         gap: The mean over animals of class 1 of their mean log-odds of class 1, less that of class 0.
         lost: For each channel, and for `ALL_CHANNELS`, what share of the gap each of `COLUMNS` takes when it is
-            neutralised there; 1 is all of it.
+            neutralised there; 1 is all of it. Empty where the gap may be 0, of which there are no shares.
         channel: The channel that owns more of the gap than any other; `ALL_CHANNELS` where none clearly does.
         aspect: The aspect of it that takes more than any other; None where none clearly does.
     """
@@ -116,7 +116,7 @@ class Separation:
     def sentence(self) -> str:
         """What separates the groups, in words and numbers."""
         gap = f"{self.gap.value:.2f} [{self.gap.low:.2f}, {self.gap.high:.2f}] log-odds"
-        if self.gap.low <= 0:
+        if not self.lost:
             return (
                 f"The model does not tell the groups apart here, so nothing separates them for it: the gap is {gap}."
             )
@@ -136,7 +136,9 @@ class Separation:
         )
 
     def to_markdown(self) -> str:
-        """The sentence and the table."""
+        """The sentence and, where there is a gap, the table."""
+        if not self.lost:
+            return self.sentence
         rows = [[name, *(lost[column].percent() for column in COLUMNS)] for name, lost in self.lost.items()]
         about = (
             f"Share of the gap that is lost when an aspect of a channel is neutralised; in brackets the 95 % interval "
@@ -163,9 +165,20 @@ def separate(
         progress: Wrapped around the neutralised aspects, for a progress bar.
 
     Raises:
-        ValueError: If there are not two classes, or fewer than two animals of one.
+        ValueError: If there are not two classes, fewer than three animals of one, or an animal is of both.
     """
     animals = _Animals.of(model, windows)
+    before = animals.means(log_odds_of(model, windows.inputs, np.ones(len(windows), dtype=int)))
+    found = Separation(
+        class_names=tuple(model.config.id2label[place] for place in range(2)),
+        num_animals=tuple(np.bincount(animals.classes).tolist()),
+        gap=animals.estimate(lambda counts: animals.gap(before, counts), seed),
+        lost={},
+        channel=ALL_CHANNELS,
+        aspect=None,
+    )
+    if found.gap.low <= 0:
+        return found
     pieces = take_apart(windows)
     names = channel_names(pieces.values.shape[2])
     channels = {name: np.array(names) == name for name in names} | {ALL_CHANNELS: np.ones(len(names), dtype=bool)}
@@ -175,21 +188,13 @@ def separate(
         changed = neutralise(pieces, column, channels[name], seed)
         inputs = {**windows.inputs, "input_values": torch.as_tensor(changed.together())}
         scores[name, column] = animals.means(log_odds_of(model, inputs, np.ones(len(windows), dtype=int)))
-    before = animals.means(log_odds_of(model, windows.inputs, np.ones(len(windows), dtype=int)))
     lost = {
         name: {column: animals.share_lost(before, scores[name, column], seed) for column in COLUMNS}
         for name in channels
     }
     channel = animals.first(before, {name: scores[name, EVERYTHING] for name in names}, seed) or ALL_CHANNELS
     aspect = animals.first(before, {each: scores[channel, each] for each in ASPECTS}, seed)
-    return Separation(
-        class_names=tuple(model.config.id2label[place] for place in range(2)),
-        num_animals=tuple(np.bincount(animals.classes).tolist()),
-        gap=animals.estimate(lambda counts: animals.gap(before, counts), seed),
-        lost=lost,
-        channel=channel,
-        aspect=aspect,
-    )
+    return dataclasses.replace(found, lost=lost, channel=channel, aspect=aspect)
 
 
 @dataclass(frozen=True, eq=False)
@@ -201,12 +206,11 @@ class _Animals:
 
     @staticmethod
     def of(model: NeurtForSequenceClassification, windows: ExplainedWindows) -> "_Animals":
-        names, first, place = np.unique(windows.subjects, return_index=True, return_inverse=True)
-        classes = windows.classes[first]
+        place, (_, classes) = np.unique(windows.subjects, return_inverse=True)[1], subjects_of(windows)
         counts = np.bincount(classes, minlength=2)
-        if model.num_labels != 2 or len(counts) != 2 or counts.min() < FEWEST_ANIMALS:
+        if model.num_labels != 2 or len(counts) != 2 or counts.min() < FEWEST:
             raise ValueError(
-                f"expected a model of two classes, and {FEWEST_ANIMALS} animals of each, to say what separates them, "
+                f"expected a model of two classes, and {FEWEST} animals of each, to say what separates them, "
                 f"got {model.num_labels} classes and {', '.join(map(str, counts))} animals"
             )
         return _Animals(place, classes)
@@ -281,7 +285,9 @@ def usual_deviation(
     count = int(np.clip(len(level) // WINDOWS_FOR_A_KNOT, 1, MOST_KNOTS))
     knots = np.unique(np.quantile(level, np.linspace(0, 1, count) if count > 1 else [0.5]))
     hats = [np.interp(level, knots, hat) for hat in np.eye(len(knots))]
-    found, *_ = np.linalg.lstsq(np.stack([*hats, classes - 0.5], axis=1), np.log(deviation))
+    # Where only one class has the channel, no factor between the classes is known.
+    between = classes - 0.5 if len(np.unique(classes)) > 1 else np.zeros(len(classes))
+    found, *_ = np.linalg.lstsq(np.stack([*hats, between], axis=1), np.log(deviation))
     return lambda levels: np.exp(np.interp(levels, knots, found[:-1]))
 
 

@@ -1,5 +1,6 @@
 """What separates groups: aspects of windows, taken away by hand, and models of which it is known what they read."""
 
+import dataclasses
 import json
 from types import SimpleNamespace
 
@@ -162,6 +163,10 @@ def test_nothing_separates_groups_that_do_not_differ():
     found = separate(Reads(level), some_windows())
     assert found.gap.low < 0 < found.gap.high
     assert found.sentence.startswith("The model does not tell the groups apart here")
+    # There are no shares of a gap that may be none.
+    assert found.lost == {} and found.aspect is None and found.to_markdown() == found.sentence
+    silent = separate(Reads(lambda values: torch.zeros(len(values))), some_windows(change=higher))
+    assert silent.gap.value == 0 and silent.lost == {}
 
 
 def test_the_gap_is_that_of_animals_and_not_of_windows():
@@ -196,6 +201,11 @@ def test_other_than_two_classes_are_refused():
         separate(new_classifier(num_labels=3), some_windows())
     with pytest.raises(ValueError, match="got 2 classes and 12, 0 animals"):
         separate(Reads(level), some_windows(classes=np.zeros(ANIMALS, int)))
+    windows = some_windows()
+    with pytest.raises(ValueError, match="3 animals of each, .* got 2 classes and 2, 3 animals"):
+        separate(Reads(level), windows[np.isin(windows.recording, [0, 1, 2, 3, 5])])
+    with pytest.raises(ValueError, match="recordings of one class for each animal, got two for 'm0'"):
+        separate(Reads(level), dataclasses.replace(windows, subject_ids=("m0", *windows.subject_ids[:-1])))
 
 
 # Aspects of windows.
@@ -265,6 +275,11 @@ def test_deviation_follows_the_level_of_the_animal_as_is_usual():
 def test_few_windows_share_one_usual_deviation():
     usually = usual_deviation(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0, 8.0]), np.array([0, 1, 0, 1]))
     np.testing.assert_allclose(usually(np.array([-5.0, 2.0, 9.0])), np.exp(np.log([1, 2, 4, 8]).mean()))
+
+
+def test_what_only_one_class_has_is_as_usual_as_there():
+    usually = usual_deviation(np.arange(4.0), np.full(4, 5.0), np.ones(4, dtype=int))
+    np.testing.assert_allclose(usually(np.array([1.0, 2.0])), 5)
 
 
 def test_a_flat_channel_stays_flat():
