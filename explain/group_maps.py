@@ -115,19 +115,6 @@ def subjects_of(windows: ExplainedWindows) -> tuple[tuple[str, ...], np.ndarray]
     return tuple(subjects.tolist()), classes
 
 
-def profile_by_place(values: np.ndarray, windows: ExplainedWindows) -> np.ndarray:
-    """The mean of a map at each place in the window, for each animal of `subjects_of`.
-
-    Args:
-        values: (n, T).
-        windows: Where they are from; padding does not count.
-
-    Returns:
-        (S, T), NaN where an animal has no real frame.
-    """
-    return _profile(values, np.broadcast_to(np.arange(values.shape[1]), values.shape), windows, values.shape[1])
-
-
 def profile_by_activity(values: np.ndarray, windows: ExplainedWindows) -> np.ndarray:
     """The mean of a map over frames of each tenth of the own trace's values, for each animal of `subjects_of`.
 
@@ -144,15 +131,10 @@ def profile_by_activity(values: np.ndarray, windows: ExplainedWindows) -> np.nda
     """
     own, real = windows.inputs["input_values"][..., 0].cpu().numpy(), windows.real
     ranks = rankdata(np.where(real, own, np.inf), axis=1)  # padding behind all real frames
-    deciles = NUM_DECILES * (ranks - 0.5) / real.sum(1, keepdims=True)
-    return _profile(values, deciles.astype(int), windows, NUM_DECILES)
-
-
-def _profile(values: np.ndarray, bins: np.ndarray, windows: ExplainedWindows, size: int) -> np.ndarray:
-    """The mean over an animal's real frames in each bin; bins int (n, T), result (S, size)."""
+    deciles = (NUM_DECILES * (ranks - 0.5) / real.sum(1, keepdims=True)).astype(int)
     subjects, places = np.unique(windows.subjects, return_inverse=True)
-    cells = (places[:, None] * size + bins)[windows.real]
-    return mean_in_cells(values[windows.real], cells, len(subjects) * size).reshape(len(subjects), size)
+    cells = (places[:, None] * NUM_DECILES + deciles)[real]
+    return mean_in_cells(values[real], cells, len(subjects) * NUM_DECILES).reshape(len(subjects), NUM_DECILES)
 
 
 def compare_groups(

@@ -7,7 +7,7 @@ import pytest
 import torch
 from neurt.crossval.intervals import bootstrap_over_subjects
 from neurt.explain.explained import ExplainedWindows
-from neurt.explain.group_maps import compare_groups, profile_by_activity, profile_by_place, subjects_of
+from neurt.explain.group_maps import compare_groups, profile_by_activity, subjects_of
 from scipy.stats import permutation_test, ttest_ind
 
 NAMES = ("control", "planted")
@@ -45,21 +45,17 @@ def test_animals_are_sorted_and_have_one_class_each():
         subjects_of(windows_of(["m1"], None))
 
 
-def test_a_profile_by_place_is_the_mean_over_the_real_frames_of_an_animal():
-    windows = windows_of(["b", "a", "b"], [0, 0, 0], real=[[1, 1, 1, 0], [1, 1, 1, 0], [1, 1, 0, 0]])
-    found = profile_by_place(np.array([[1.0, 2, 3, 9], [5, 6, 7, 9], [3, 5, 9, 9]]), windows)
-    np.testing.assert_array_equal(found, [[5, 6, 7, np.nan], [2, 3.5, 3, np.nan]])
-
-
 def test_a_profile_by_activity_ranks_the_frames_of_each_window_by_itself():
     rng = np.random.default_rng(0)
-    own = np.stack([rng.permutation(20), 1000 + 3 * rng.permutation(20)]).astype(float)
+    own = np.stack([rng.permutation(20), 1000 + 3 * rng.permutation(20), rng.permutation(20)]).astype(float)
     own = np.pad(own, ((0, 0), (0, 5)))
-    real = np.pad(np.ones((2, 20), int), ((0, 0), (0, 5)))
+    real = np.pad(np.ones((3, 20), int), ((0, 0), (0, 5)))
     # A map that is the rank itself: two frames in each tenth, on average 0.5, 2.5 ...
     values = np.pad(np.argsort(np.argsort(own[:, :20], axis=1), axis=1).astype(float), ((0, 0), (0, 5)))
-    found = profile_by_activity(values, windows_of(["a", "a"], [0, 0], own, real))
-    np.testing.assert_allclose(found, [np.arange(10) * 2 + 0.5])
+    values += np.array([[0], [4], [100]])
+    found = profile_by_activity(values, windows_of(["b", "b", "a"], [0, 0, 0], own, real))
+    # Animals in order, windows of each averaged.
+    np.testing.assert_allclose(found, np.arange(10) * 2 + 0.5 + np.array([[100], [2]]))
 
 
 def test_frames_of_equal_activity_share_the_tenth_of_their_middle_rank():
