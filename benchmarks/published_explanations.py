@@ -25,7 +25,7 @@ from neurt.dataset_scripts.windows import WindowDataset
 from neurt.explain.attention import pooling_attention
 from neurt.explain.explained import ExplainedWindows, gather
 from neurt.explain.faithfulness import RANDOM, RANDOM_WEIGHTS, TURNED, Verdict, judge, open_trial
-from neurt.explain.methods import METHODS
+from neurt.explain.methods import methods_for
 from real_sets import real_data_folder, real_sets
 
 CONTROLS = (RANDOM, TURNED, RANDOM_WEIGHTS)
@@ -80,7 +80,7 @@ def measure_set(
         "class_1": float(trial.targets.mean()),
         "log_odds": float(np.abs(trial.visible).mean()),
     }
-    return about, {name: judge(trial, method) for name, method in METHODS.items()}
+    return about, {name: judge(trial, method) for name, method in methods_for(windows).items()}
 
 
 def section(name: str, about: dict[str, Any], verdicts: dict[str, Verdict]) -> str:

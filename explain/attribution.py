@@ -110,10 +110,14 @@ def attribute(
 
 
 def integrated_gradients(
-    model: NeurtForSequenceClassification, windows: ExplainedWindows, targets: np.ndarray
+    model: NeurtForSequenceClassification,
+    windows: ExplainedWindows,
+    targets: np.ndarray,
+    *,
+    baseline: np.ndarray | None = None,
 ) -> np.ndarray:
     """What each frame adds to the log-odds of the targets, (n, T): `attribute`, summed over channels; fewer steps."""
-    return attribute(model, windows, targets, steps=STEPS_FOR_ORDER).values.sum(2)
+    return attribute(model, windows, targets, baseline=baseline, steps=STEPS_FOR_ORDER).values.sum(2)
 
 
 def mean_levels(windows: ExplainedWindows) -> np.ndarray:
@@ -182,21 +186,33 @@ def channel_ablation(
     return np.stack(lost, axis=1)
 
 
-def correlation(model: NeurtForSequenceClassification, windows: ExplainedWindows, targets: np.ndarray) -> np.ndarray:
+def correlation(
+    model: NeurtForSequenceClassification,
+    windows: ExplainedWindows,
+    targets: np.ndarray,
+    *,
+    among: ExplainedWindows | None = None,
+) -> np.ndarray:
     """A map that takes no look inside the model: which channels are high where it gives the class high log-odds?
 
     The correlation over windows (Pearson) of a channel's mean with the log-odds of a class, times the value of the
     channel in standard deviations from its mean over all windows, summed over channels.
 
+    Args:
+        model: A classifier.
+        windows: What it is shown.
+        targets: int (n,), the class of each window.
+        among: The windows over which correlations, means and deviations are taken; by default the same ones.
+
     Returns:
         float32 (n, T), 0 at padding.
     """
-    values = visible_values(windows)
-    standard = (values - values.mean((0, 1))) / values.std((0, 1))
-    logits = torch.as_tensor(logits_of(model, windows.inputs))
+    among = windows if among is None else among
+    values, logits = visible_values(among), torch.as_tensor(logits_of(model, among.inputs))
+    standard = (visible_values(windows) - values.mean((0, 1))) / values.std((0, 1))
     importance = np.zeros(windows.real.shape, dtype=np.float32)
     for target in np.unique(targets):
-        of_class = log_odds(logits, torch.full((len(windows),), target)).numpy()
+        of_class = log_odds(logits, torch.full((len(among),), target)).numpy()
         weights = _correlations(values.mean(1), of_class)
         chosen = targets == target
         importance[chosen] = (standard[chosen] * weights).sum(2).filled(0)

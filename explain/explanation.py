@@ -18,17 +18,18 @@ from tqdm import tqdm
 from ..dataset_scripts.parquet_build import read_build
 from ..dataset_scripts.recording import Recording, any_simulated
 from ..dataset_scripts.windows import WindowDataset
+from ..dataset_scripts.wording import some
 from ..loading import load_processor, load_quietly
 from ..metrics.subject_classification import subject_classification_scores
 from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import NeurtProcessor
-from .aspects import FEWEST_ANIMALS, Separation, separate
+from .aspects import Separation, separate
 from .attention import attention_maps
 from .attribution import Attribution, attribute, channel_ablation, neuron_importance
 from .explained import ExplainedWindows, gather, log_odds, logits_of
 from .faithfulness import Method, Trial, Verdict, judge, open_trial
-from .group_maps import GroupComparison, compare_groups, profile_by_activity, subjects_of
-from .methods import ATTENTION_ROLLOUT, INTEGRATED_GRADIENTS, METHODS, POOLING_ATTENTION
+from .group_maps import FEWEST, GroupComparison, compare_groups, profile_by_activity, subjects_of
+from .methods import ATTENTION_ROLLOUT, INTEGRATED_GRADIENTS, POOLING_ATTENTION, methods_for
 from .neuron_removal import halves, judge_neurons, measuring_half
 from .recording_map import contributions, recording_map, relative_weights
 
@@ -93,7 +94,7 @@ class Explanation:
         verdicts: Of each method.
         attribution: Integrated gradients of the sample.
         ablation: What hiding each channel takes from the log-odds, (n, C).
-        separation: What separates the groups; None without two animals of each of two classes.
+        separation: What separates the groups; None without three animals of each of two classes.
         neurons: Whether neurons that are called important are needed; None where no recording has windows enough.
         whole: Maps of one recording.
         by_activity: Pooling weights of active and quiet frames in both groups; None without two classes.
@@ -145,9 +146,9 @@ def explain(model: str | Path, build: Path, options: ExplainOptions) -> Explanat
     sample = dataset.sample(max(1, options.windows // len(recordings)), options.seed)
     trial = open_trial(network, gather(dataset, sample), seed=options.seed, progress=_bar("random models"))
     gradients = attribute(network, trial.windows, trial.targets, progress=_bar("integrated gradients"))
-    others = {name: method for name, method in METHODS.items() if name != INTEGRATED_GRADIENTS}
-    maps = {INTEGRATED_GRADIENTS: gradients.values.sum(2)}
-    maps |= {name: method(network, trial.windows, trial.targets) for name, method in others.items()}
+    methods, maps = methods_for(trial.windows), {INTEGRATED_GRADIENTS: gradients.values.sum(2)}
+    others = [name for name in methods if name not in maps]
+    maps |= {name: methods[name](network, trial.windows, trial.targets) for name in others}
     return Explanation(
         options=options,
         class_names=class_names,
@@ -157,7 +158,9 @@ def explain(model: str | Path, build: Path, options: ExplainOptions) -> Explanat
         scores=_scores(network, trial.windows),
         trial=trial,
         maps=maps,
-        verdicts={name: judge(trial, _remembering(name, maps, trial), _bar(name)) for name in METHODS},
+        verdicts={
+            name: judge(trial, _remembering(method, maps[name], trial), _bar(name)) for name, method in methods.items()
+        },
         attribution=gradients,
         ablation=channel_ablation(network, trial.windows, trial.targets),
         separation=_separation(trial, class_names),
@@ -180,25 +183,24 @@ def _open(
         label2id=named or None,
         missing_neighbours=options.missing_neighbours,
     )
-    used = [recording for recording in recordings if recording.recording_id in set(dataset.recording_ids)]
     if options.recording is not None and options.recording not in dataset.recording_ids:
-        known = ", ".join(dataset.recording_ids[:5])
-        raise ValueError(f"expected a recording that gives windows ({known}, ...), got {options.recording!r}")
-    return used, dataset
+        known = some(dataset.recording_ids)
+        raise ValueError(f"expected a recording that gives windows, among {known}, got {options.recording!r}")
+    return [recording for recording in recordings if recording.recording_id in dataset.recording_ids], dataset
 
 
 def _bar(name: str) -> Bar:
     return functools.partial(tqdm, desc=name, leave=False)
 
 
-def _remembering(name: str, maps: Mapping[str, np.ndarray], trial: Trial) -> Method:
+def _remembering(method: Method, maps: np.ndarray, trial: Trial) -> Method:
     """A method that does not compute again what it said of the sample."""
 
-    def method(model: NeurtForSequenceClassification, windows: ExplainedWindows, targets: np.ndarray) -> np.ndarray:
+    def remembered(model: NeurtForSequenceClassification, windows: ExplainedWindows, targets: np.ndarray):
         known = model is trial.model and windows is trial.windows
-        return maps[name] if known else METHODS[name](model, windows, targets)
+        return maps if known else method(model, windows, targets)
 
-    return method
+    return remembered
 
 
 def _scores(model: NeurtForSequenceClassification, windows: ExplainedWindows) -> dict[str, dict]:
@@ -221,8 +223,12 @@ def _judge_neurons(
     None where no recording has windows enough.
     """
     chosen = list({recording.subject_id: recording for recording in reversed(recordings)}.values())[::-1]
+    places = [dataset.recording_ids.index(recording.recording_id) for recording in chosen]
     rows = dataset.sample(2 * options.neurons, options.seed)  # of which about half may be measured on
+    rows = rows[np.isin(dataset.window_recordings[rows], places)]
     windows = measuring_half(gather(dataset, rows), chosen, processor)
+    if not len(windows):
+        return None
     logits, owners = logits_of(trial.model, windows.inputs), windows.subjects
     targets = {owner: int(logits[owners == owner].mean(0).argmax()) for owner in np.unique(owners)}
     lost = channel_ablation(trial.model, windows, np.array([targets[owner] for owner in owners]))[:, 0]
@@ -277,7 +283,7 @@ def _separation(trial: Trial, class_names: Sequence[str]) -> Separation | None:
     if trial.groups is None or len(class_names) != 2:
         return None
     counts = np.bincount(subjects_of(trial.windows)[1], minlength=2)
-    if counts.min() < FEWEST_ANIMALS:
+    if counts.min() < FEWEST:
         return None
     return separate(trial.model, trial.windows, seed=trial.seed, progress=_bar("what separates the groups"))
 

@@ -18,6 +18,7 @@ from neurt.explain.attribution import (
     neuron_importance,
 )
 from neurt.explain.explained import ExplainedWindows, log_odds_of
+from neurt.explain.methods import METHODS, methods_for
 from planted_windows import BUMP, FRAMES, new_classifier, planted_windows, trained_classifier
 
 WEIGHTS = torch.tensor([1.0, -2.0, 0.5])
@@ -193,6 +194,17 @@ def test_the_map_of_correlations_by_hand(windows):
             standard = (values[window, :length, channel] - seen.mean()) / seen.std()
             expected[window, :length] += signs[window] * r * standard
     np.testing.assert_allclose(correlation(WeightedSum(), windows, targets), expected, rtol=1e-4, atol=1e-5)
+
+
+def test_some_windows_are_compared_with_all(windows):
+    targets, methods = np.array([1, 0, 1]), methods_for(windows)
+    for name in ("correlation alone", "integrated gradients"):
+        one = np.array([1])
+        whole = METHODS[name](WeightedSum(), windows, targets)
+        np.testing.assert_allclose(methods[name](WeightedSum(), windows, targets), whole, atol=1e-5)
+        np.testing.assert_allclose(methods[name](WeightedSum(), windows[one], targets[one]), whole[one], atol=1e-5)
+        alone = METHODS[name](WeightedSum(), windows[one], targets[one])
+        assert np.abs(alone - whole[one]).max() > 0.1
 
 
 def test_channels_that_say_nothing_have_no_part_in_the_map_of_correlations(windows):
