@@ -43,7 +43,7 @@ class Limits:
     upload: int = 100 * 10**6
     unpacked: int = 400 * 10**6
     members: int = 1000
-    values: int = 20 * 10**6
+    values: int = 10 * 10**6
 
 
 def take_in(upload: Path, folder: Path, limits: Limits | None = None) -> Path:
