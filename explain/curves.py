@@ -11,6 +11,7 @@ Shapes: n windows, T frames, S shares.
 from dataclasses import dataclass
 
 import numpy as np
+import torch
 from scipy.stats import t as student_t
 
 from ..modeling_neurt import NeurtForSequenceClassification
@@ -118,9 +119,7 @@ def deletion_curve(
     Returns:
         float32 (n, S).
     """
-    hidden = [ranks < counts for counts in _counts(windows.real)]
-    found = [log_odds_of(model, hide(windows.inputs, each), targets) for each in hidden]
-    return np.stack([start, *found], axis=1)
+    return _curve(model, windows, targets, ranks < _counts(windows.real), start)
 
 
 def insertion_curve(
@@ -131,9 +130,20 @@ def insertion_curve(
     start: np.ndarray,
 ) -> np.ndarray:
     """The same with all frames hidden but the first of the ranked ones; `start` is then with all hidden."""
-    hidden = [ranks >= counts for counts in _counts(windows.real)]
-    found = [log_odds_of(model, hide(windows.inputs, each), targets) for each in hidden]
-    return np.stack([start, *found], axis=1)
+    return _curve(model, windows, targets, ranks >= _counts(windows.real), start)
+
+
+def _curve(
+    model: NeurtForSequenceClassification,
+    windows: ExplainedWindows,
+    targets: np.ndarray,
+    hidden: np.ndarray,
+    start: np.ndarray,
+) -> np.ndarray:
+    """The curve (n, S) of what is hidden at each share but 0, (S - 1, n, T): all in as few batches as that takes."""
+    inputs = {name: torch.cat(len(hidden) * [values]) for name, values in windows.inputs.items()}
+    found = log_odds_of(model, hide(inputs, hidden.reshape(-1, hidden.shape[2])), np.tile(targets, len(hidden)))
+    return np.column_stack([start, *found.reshape(len(hidden), -1)])
 
 
 def _counts(real: np.ndarray) -> np.ndarray:

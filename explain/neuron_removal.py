@@ -35,8 +35,9 @@ from ..processing_neurt import (
 )
 from .controls import Groups
 from .curves import SHARES, importance_ranks
-from .explained import ExplainedWindows, Inputs, log_odds, logits_of
+from .explained import ExplainedWindows, Inputs, log_odds_of, logits_of
 from .faithfulness import EXPLANATION, RANDOM_NEURONS, Progress, Verdict, make_verdict
+from .recording_map import mean_in_cells
 
 RANDOM_DRAWS = 3
 # What is scored at each share: of the neurons that are left at most so many, in at most so many windows of each.
@@ -101,7 +102,7 @@ def judge_neurons(
         for recording, known, rng in zip(recordings, importance, draws, strict=True)
     ]
     subjects = np.array([recording.subject_id for recording in recordings])
-    whole = np.stack([_logits_left(model, field, field.candidates).mean(0) for field in fields])
+    whole = np.stack([logits_of(model, _windows_left(field, field.candidates)).mean(0) for field in fields])
     targets = {subject: int(whole[subjects == subject].mean(0).argmax()) for subject in np.unique(subjects)}
     curves = {EXPLANATION: [], RANDOM_NEURONS: []}
     for field, subject, rng in progress(list(zip(fields, subjects, draws, strict=True))):
@@ -173,7 +174,7 @@ def _open_field(
     first, end = np.array(tested)[chosen].T[..., None]
     frames = first + np.arange(processor.window_length)
     return _Field(
-        own=channels[..., 0],
+        own=channels[..., 0].copy(),  # or all channels of all recordings would stay in memory
         placed=placed,
         distances=distances,
         radius=processor.radius_of(distances, recording.coordinate_unit) if len(placed) >= MIN_NEURONS else None,
@@ -191,16 +192,11 @@ def _removal_curve(
     """Mean log-odds at each share of the candidates removed, the most important first; (S,)."""
     ranks = importance_ranks(importance[None], np.ones((1, len(importance)), dtype=bool))[0]
     counts = np.minimum(np.rint(SHARES * len(ranks)), len(ranks) - 1)
-    curve = []
-    for count in counts:
-        logits = torch.as_tensor(_logits_left(model, field, field.candidates[ranks >= count]))
-        curve.append(log_odds(logits, torch.full((len(logits),), target)).mean().item())
-    return np.array(curve)
-
-
-def _logits_left(model: NeurtForSequenceClassification, field: _Field, left: np.ndarray) -> np.ndarray:
-    """Logits (B, K) of the windows that are scored where only some of the candidates are left."""
-    return logits_of(model, _windows_left(field, left))
+    parts = [_windows_left(field, field.candidates[ranks >= count]) for count in counts]
+    # All shares together, in as few batches as that takes.
+    inputs = {name: torch.cat([part[name] for part in parts]) for name in parts[0]}
+    share = np.repeat(np.arange(len(parts)), [len(part["input_values"]) for part in parts])
+    return mean_in_cells(log_odds_of(model, inputs, np.full(len(share), target)), share, len(parts))
 
 
 def _windows_left(field: _Field, left: np.ndarray) -> Inputs:
