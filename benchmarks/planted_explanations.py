@@ -10,8 +10,8 @@ Each study fine-tunes the pretrained model to some mice and explains what it say
 
 A planted mouse has a twin, the same mouse with nothing planted: same neurons, same noise, same activity otherwise. In
 studies 1 and 2 the neighbour channels are the twin's, in study 3 the own trace is. So it is known not only which
-neurons are planted, but in which channel, and a classifier cannot tell the groups by any other. Both have dF/F over the
-baseline of the twin: one of its own would be lower where activity varies more, and so plant another level as well.
+neurons are planted, but in which channel, and a classifier cannot tell the groups by any other. Both have dF/F over
+the baseline of the twin: one of its own would be lower where activity varies more, and so plant another level as well.
 
 Of each study: are planted neurons of held-out mice found by what their own trace adds (integrated gradients), and by
 what is lost without it (ablation)? Beside that stand the mean and the deviation of each neuron's own trace, which need
@@ -266,7 +266,7 @@ def summary(results: Mapping[str, Found]) -> dict[str, Any]:
                 whose: {name: mean_and_error([each[whose][name] for each in found]) for name in found[0][whose]}
                 for whose in ("neurons", "swapped")
             },
-            "channel_named": sum(is_planted(each["separation"]["channel"], KINDS[kind][1]) for each in found),
+            "channel_named": sum(is_named(each["separation"], KINDS[kind][1]) for each in found),
             "aspect_named": sum(each["separation"]["aspect"] == KINDS[kind][2] for each in found),
             "studies": len(found),
         }
@@ -295,7 +295,7 @@ def named_table(results: Mapping[str, Found]) -> str:
         _, where, aspect = KINDS[kind]
         right = [
             *([is_planted(largest(each["channels"][name]), where) for each in found] for name in EXPLAINED),
-            [is_planted(each["separation"]["channel"], where) for each in found],
+            [is_named(each["separation"], where) for each in found],
             [each["separation"]["aspect"] == aspect for each in found],
         ]
         rows.append([kind, f"{aspect} of the {where}", *(f"{sum(each)} of {len(found)}" for each in right)])
@@ -305,6 +305,11 @@ def named_table(results: Mapping[str, Found]) -> str:
 def largest(shares: Sequence[float]) -> str:
     """The channel that has the largest share of the gap."""
     return CHANNELS[int(np.argmax(shares))]
+
+
+def is_named(separation: Mapping[str, Any], where: str) -> bool:
+    """Whether a report names a channel where something was planted; none where it finds no gap between the groups."""
+    return separation["gap"]["low"] > 0 and is_planted(separation["channel"], where)
 
 
 def is_planted(channel: str, where: str) -> bool:

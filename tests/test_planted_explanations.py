@@ -163,14 +163,14 @@ def test_a_small_study_gives_what_the_report_needs(study, small):
     assert f"{found['neurons'][GRADIENTS]:.3f} ± 0.000" in text and found["separation"]["sentence"] in text
 
 
-def of_a_study(channel, aspect, score):
+def of_a_study(channel, aspect, score, low=0.5):
     shares = [float(channel == name) for name in ("own", "near mean", "near SD", "far mean", "far SD")]
     return {
         "mice": 1.0,
         "neurons": {"own level": 0.95, GRADIENTS: score, ABLATION: 0.95},
         "swapped": {"own level": 0.5, GRADIENTS: 0.5, ABLATION: 0.45},
         "channels": {GRADIENTS: shares, ABLATION: shares},
-        "separation": {"channel": channel, "aspect": aspect, "sentence": f"Told apart by the {aspect}."},
+        "separation": {"channel": channel, "aspect": aspect, "sentence": f"Told by {aspect}.", "gap": {"low": low}},
         "completeness": (0.01, 0.03),
         "observers": {"dF/F": (0.9, 0.8)},
     }
@@ -178,12 +178,13 @@ def of_a_study(channel, aspect, score):
 
 def test_the_report_counts_what_was_named():
     level = [of_a_study("own", "level", 0.95), of_a_study("own", "level", 0.9)]
-    others = [of_a_study("own", "level", 0.8)] * 2, [of_a_study("far SD", None, 0.5)] * 2
+    neighbours = [of_a_study("far SD", None, 0.5), of_a_study("all channels", None, 0.5, low=-0.1)]
+    others = [of_a_study("own", "level", 0.8)] * 2, neighbours
     results = dict(zip(KINDS, (level, *others), strict=True))
     text = report(results, "6 studies.")
     assert "| hyperactivity | level of the own trace | 2 of 2 | 2 of 2 | 2 of 2 | 2 of 2 |" in text
     assert "| variability | variability of the own trace | 2 of 2 | 2 of 2 | 2 of 2 | 0 of 2 |" in text
-    assert "| hyperactivity of the neighbours | level of the neighbours | 2 of 2 | 2 of 2 | 2 of 2 | 0 of 2 |" in text
+    assert "| hyperactivity of the neighbours | level of the neighbours | 1 of 2 | 1 of 2 | 1 of 2 | 0 of 2 |" in text
     assert "- hyperactivity: found, of an AUROC of 0.9 that was the goal: integrated gradients 0.925" in text
     assert "- variability: **not found**" in text and "hyperactivity of the neighbours: found" not in text
     assert "median 1.0%, 95th percentile 3.0%" in text and "Simulated mice only." in text
