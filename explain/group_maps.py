@@ -143,7 +143,6 @@ def compare_groups(
     *,
     class_names: Sequence[str],
     simulated: bool,
-    strata: Sequence[str] | None = None,
     most: int = MOST,
     seed: int = 0,
 ) -> GroupComparison:
@@ -163,7 +162,6 @@ def compare_groups(
         classes: int (S,), 0 or 1.
         class_names: The two classes.
         simulated: Whether animals are simulated.
-        strata: (S,), within which labels could have been dealt out otherwise (cage, litter, date); all alike without.
         most: How many labellings to try.
         seed: Of the labellings and the bootstrap.
 
@@ -177,7 +175,6 @@ def compare_groups(
             f"expected animals of two classes to compare, got {counts.tolist()} of {', '.join(class_names)}; compare "
             "two at a time"
         )
-    strata = ("",) * len(classes) if strata is None else strata
     means = np.stack([profiles[classes == place].mean(0) for place in (0, 1)])
     units = _standardised(profiles)
     nothing = np.full(profiles.shape[1], np.nan)
@@ -186,9 +183,9 @@ def compare_groups(
     if counts.min() < FEWEST:
         note = f"Fewer than {FEWEST} animals of a class: no p-value and no interval."
     elif known.any():
-        test, p_values = _tested(units, classes, known, strata, most, seed)
+        test, p_values = _tested(units, classes, known, most, seed)
         low, high = _intervals(profiles, classes, seed)
-        note = power_note(classes, strata, most) if test.smallest_p >= SIGNIFICANT else ""
+        note = power_note(classes, ("",) * len(classes), most) if test.smallest_p >= SIGNIFICANT else ""
     return GroupComparison(
         class_names=tuple(class_names),
         classes=classes,
@@ -213,12 +210,12 @@ def _standardised(profiles: np.ndarray) -> np.ndarray:
 
 
 def _tested(
-    units: np.ndarray, classes: np.ndarray, known: np.ndarray, strata: Sequence[str], most: int, seed: int
+    units: np.ndarray, classes: np.ndarray, known: np.ndarray, most: int, seed: int
 ) -> tuple[PermutationTest, np.ndarray]:
     """The test of the largest statistic of the known bins, and the p-value of each bin against that maximum (F,)."""
     units = units[:, known]
     test = permutation_test(
-        lambda labels: np.abs(_difference(units, labels)).max(), classes, strata, most=most, seed=seed
+        lambda labels: np.abs(_difference(units, labels)).max(), classes, ("",) * len(classes), most=most, seed=seed
     )
     statistics = np.abs(_difference(units, classes))
     as_large = test.null[:, None] >= statistics - ROUNDING * np.max(test.null, initial=test.statistic)

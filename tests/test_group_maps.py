@@ -132,14 +132,6 @@ def test_intervals_are_those_of_each_bin_by_itself(planted):
         assert (found.low[place], found.high[place]) == pytest.approx(expected)
 
 
-def test_labels_are_exchanged_within_strata_alone(planted):
-    profiles, classes = planted
-    found = compare(profiles, classes, strata=("a",) * 10 + ("b",))
-    assert found.test.num_labellings == 252
-    with_class = compare(profiles, classes, strata=tuple(map(str, classes)))
-    assert (with_class.p_values == 1).all() and "no result can be significant" in with_class.note
-
-
 def test_two_animals_of_a_class_have_no_p_value_and_it_is_said():
     found = compare(np.array([[1.0, 2], [1, 3], [2, 3], [5, 3], [6, 3]]), np.array([0, 0, 1, 1, 1]))
     assert found.test is None
