@@ -7,6 +7,7 @@
 Shapes: n windows, T frames, C channels, K classes, N neurons of a recording.
 """
 
+import math
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 
@@ -62,8 +63,11 @@ class Attribution:
         """Median and 95th percentile of the size of the completeness error, relative to the typical difference.
 
         That is the median of its size over the windows: one that says the same as its baseline would be divided by 0.
+        NaN where the model says so of most windows.
         """
         typical = np.median(np.abs(self.difference))
+        if not typical:
+            return math.nan, math.nan
         median, high = np.quantile(np.abs(self.completeness_error), [0.5, 0.95]) / typical
         return float(median), float(high)
 
@@ -71,9 +75,12 @@ class Attribution:
     def summary(self) -> str:
         """The baseline and the error, in a line."""
         median, high = self.relative_error
+        compared = f"Integrated gradients, compared with {self.baseline}."
+        if math.isnan(median):
+            return f"{compared} Most windows have the log-odds of that one, so that there is nothing to attribute."
         return (
-            f"Integrated gradients, compared with {self.baseline}. Completeness error, relative to the typical "
-            f"difference in log-odds: median {median:.1%}, 95th percentile {high:.1%}."
+            f"{compared} Completeness error, relative to the typical difference in log-odds: median {median:.1%}, "
+            f"95th percentile {high:.1%}."
         )
 
 

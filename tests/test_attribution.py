@@ -1,5 +1,6 @@
 """Attribution and ablation, against hand-computed numbers, a sum over points of the path, and planted channels."""
 
+import dataclasses
 from types import SimpleNamespace
 
 import numpy as np
@@ -123,6 +124,13 @@ def test_values_sum_to_the_difference_in_log_odds_but_for_a_few_percent():
     assert found.relative_error == pytest.approx((np.median(errors), np.quantile(errors, 0.95)), rel=1e-3)
     assert found.relative_error[0] < 0.05
     assert f"median {found.relative_error[0]:.1%}" in found.summary and "its mean over 4 animals" in found.summary
+
+
+@pytest.mark.filterwarnings("error")
+def test_a_model_that_says_the_same_of_everything_has_nothing_to_attribute(windows):
+    same = {**windows.inputs, "input_values": torch.ones(3, 6, 3)}
+    found = attribute(WeightedSum(), dataclasses.replace(windows, inputs=same), np.ones(3, dtype=int))
+    assert np.isnan(found.relative_error).all() and "nothing to attribute" in found.summary
 
 
 def test_values_do_not_depend_on_the_size_of_batches(monkeypatch):
