@@ -86,7 +86,7 @@ class Explanation:
         options: What was asked.
         class_names: In the order of the logits.
         recordings: Those that gave windows.
-        dataset: All their windows.
+        skipped: Recordings that gave none, and why.
         seen: Animals that the model was trained on.
         scores: Of the sample, by level; empty without labels.
         trial: The sample of windows, and what explanations of it were tried with.
@@ -103,7 +103,7 @@ class Explanation:
     options: ExplainOptions
     class_names: tuple[str, ...]
     recordings: Sequence[Recording]
-    dataset: WindowDataset
+    skipped: Mapping[str, str]
     seen: Sequence[str]
     scores: Mapping[str, Mapping]
     trial: Trial
@@ -153,7 +153,7 @@ def explain(model: str | Path, build: Path, options: ExplainOptions) -> Explanat
         options=options,
         class_names=class_names,
         recordings=recordings,
-        dataset=dataset,
+        skipped=dataset.skipped,
         seen=sorted(set(dataset.subject_ids) & set(network.config.pretraining_subjects or ())),
         scores=_scores(network, trial.windows),
         trial=trial,

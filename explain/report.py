@@ -122,7 +122,8 @@ def results(found: Explanation) -> dict[str, Any]:
         "options": vars(found.options),
         "class_names": found.class_names,
         "seen_in_training": found.seen,
-        "skipped": found.dataset.skipped,
+        "recordings": {each.recording_id: _facts(found, each) for each in found.recordings},
+        "skipped": found.skipped,
         "groups": None if found.trial.groups is None else vars(found.trial.groups),
         "scores": found.scores,
         "methods": {name: verdict.to_dict() for name, verdict in found.verdicts.items()},
@@ -133,6 +134,13 @@ def results(found: Explanation) -> dict[str, Any]:
             channel: {name: dataclasses.asdict(each) for name, each in row.items()}
             for channel, row in _channel_rows(found).items()
         },
+        "contributions": {
+            "recording": found.whole.recording.recording_id,
+            "towards": found.whole.towards,
+            "log_odds": dict(
+                zip(found.whole.recording.accepted_neurons().roi_ids, found.whole.contributions.tolist(), strict=True)
+            ),
+        },
         "activity": None if comparison is None else {"bins": ACTIVITY_BINS, **_arrays_as_lists(vars(comparison))},
     }
 
@@ -142,23 +150,26 @@ def _arrays_as_lists(values: Mapping[str, Any]) -> dict[str, list]:
 
 
 def _data(found: Explanation) -> Section:
-    rows = [(each.recording_id, each.subject_id, _label(found, each), *_size(each)) for each in found.recordings]
+    facts = {each.recording_id: _facts(found, each) for each in found.recordings}
+    rows = [(name, *("–" if fact is None else str(fact) for fact in each.values())) for name, each in facts.items()]
     header = ("recording", "animal", found.options.label or "label", "neurons", "frames", "Hz")
     text = [
         f"{len(found.windows)} windows of {len(np.unique(found.windows.subjects))} animals were explained, a sample "
         f"of the same size of each recording (seed {found.options.seed})."
     ]
-    text += [f"Left out: {name}, {why}." for name, why in found.dataset.skipped.items()]
+    text += [f"Left out: {name}, {why}." for name, why in found.skipped.items()]
     return Section("What was read", text, tables=[Table("Recordings", header, rows)])
 
 
-def _size(recording: Recording) -> tuple[str, str, str]:
-    """Accepted neurons, frames, frames per second."""
-    return str(int(recording.accepted.sum())), str(recording.num_frames), f"{recording.sampling_rate:.3g}"
-
-
-def _label(found: Explanation, recording: Recording) -> str:
-    return "–" if found.options.label is None else str(recording.labels[found.options.label])
+def _facts(found: Explanation, recording: Recording) -> dict[str, Any]:
+    """Animal, label (None where none was asked for), accepted neurons, frames, frames per second."""
+    return {
+        "subject": recording.subject_id,
+        "label": None if found.options.label is None else recording.labels[found.options.label],
+        "neurons": int(recording.accepted.sum()),
+        "frames": recording.num_frames,
+        "sampling_rate": float(f"{recording.sampling_rate:.3g}"),
+    }
 
 
 def _scores(found: Explanation) -> Section:
