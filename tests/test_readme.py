@@ -53,7 +53,7 @@ def tiny_weights(tmp_path_factory):
 def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
     commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("neurt")]
-    pipeline = [line for line in commands if line.split()[1] not in ("convert", "build-microns")]
+    pipeline = [line for line in commands if line.split()[1] not in ("app", "convert", "build-microns")]
     assert [line.split()[1] for line in pipeline] == [
         "inspect",
         "import",

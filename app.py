@@ -1,0 +1,169 @@
+"""A page in the browser: drop a recording and see what a model says of it.
+
+    neurt app --model MODEL
+
+The same page is a Space on the Hub, see docs/space.md. Gradio draws it; what it shows is made by `one_recording`, in a
+process of its own for each visitor. What is dropped is removed as soon as it has been read, well or not.
+"""
+
+import functools
+import html
+import os
+import signal
+import sys
+import tempfile
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from .bounded_process import prepare, run_bounded
+from .dataset_scripts.recording import TRACE_KINDS
+from .inference import is_classifier
+from .loading import shipped_model
+from .markdown_text import escape_markdown
+from .one_recording import KIND, PIXEL, RATE, Stated, show
+from .uploads import SUFFIXES, Limits
+
+MODEL_VARIABLE = "NEURT_MODEL"
+SECONDS, MEMORY = 120, 3 * 10**9  # of one visit; memory in bytes
+AT_ONCE, WAITING = 2, 8  # visits that are worked on, and that wait
+# Seconds: how often uploads that nobody asked about are looked for, and from which age they are removed. Longer than
+# the last of those that wait may have to.
+_FORGOTTEN = (60, SECONDS * WAITING // AT_ONCE + 60)
+_INTRODUCTION = f"""
+# NEuRT: look at a recording
+
+Drop a recording of calcium imaging and see what may be wrong with it, how well the model fills gaps that are hidden
+from it, and, where the model is a classifier, its class and whether the explanation of that may be believed.
+
+`.npz` archives, zips of a suite2p folder and NWB files, up to {Limits().upload // 10**6} MB
+({Limits().unpacked // 10**6} MB unpacked, {Limits().values // 10**6} million values) and {SECONDS} seconds of work.
+What you drop is removed as soon as the page has answered, and nothing in it is executed.
+
+"""
+_CSS = (Path(__file__).parent / "explain" / "assets" / "app.css").read_text(encoding="utf-8")
+
+
+def look(
+    model: str,
+    upload: str | None,
+    sampling_rate: float | None = None,
+    um_per_pixel: float | None = None,
+    trace_kind: str | None = None,
+) -> Iterator[str]:
+    """Yield what the page shows of a recording, more each time; a refusal is one sentence.
+
+    Args:
+        model: Folder or Hub name.
+        upload: Path of the file, which is removed; None for the built-in example.
+        sampling_rate: Frames per second (Hz), where the file does not say.
+        um_per_pixel: Edge of a pixel in µm, where the file does not say.
+        trace_kind: What the traces are, where the file does not say.
+    """
+    shown, stated = "", Stated(sampling_rate or None, um_per_pixel or None, trace_kind or None)
+    with tempfile.TemporaryDirectory(prefix="neurt-app-") as folder:
+        try:
+            yield _working("Reading the recording.")
+            for section in run_bounded(show, upload, folder, model, stated, seconds=SECONDS, memory=MEMORY):
+                shown += section
+                yield shown + _working("More is being computed.")
+            yield shown + '<p class="done" role="status">Done.</p>'
+        except ValueError as error:
+            yield f'{shown}<p class="refused" role="alert">Stopped here: {html.escape(str(error))}.</p>'
+        finally:
+            if upload is not None:
+                Path(upload).unlink(missing_ok=True)
+
+
+def _working(words: str) -> str:
+    return f'<p class="working" role="status">{words}</p>'
+
+
+def build_page(model: str) -> Any:
+    """The page as Gradio's `Blocks`.
+
+    Args:
+        model: Folder or Hub name.
+    """
+    import gradio
+
+    with gradio.Blocks(title="NEuRT", analytics_enabled=False, delete_cache=_FORGOTTEN) as page:
+        gradio.Markdown(_INTRODUCTION + describe(model))
+        with gradio.Row():
+            file = gradio.File(label="Your recording", file_types=list(SUFFIXES), height=170, scale=3)
+            with gradio.Column(scale=2, min_width=260):
+                gradio.Markdown("No recording at hand? The example is **simulated**: no animal was recorded.")
+                example = gradio.Button("Show the simulated example", variant="primary")
+        with gradio.Accordion("Only if your file does not say it (before you drop it)", open=False), gradio.Row():
+            rate = gradio.Number(label=RATE, value=None)
+            pixel = gradio.Number(label=PIXEL, value=None)
+            kind = gradio.Dropdown(["", *TRACE_KINDS], label=KIND, value="")
+        result = gradio.HTML(elem_id="result", js_on_load=None, container=False)
+        options = {"outputs": result, "concurrency_id": "visits", "concurrency_limit": AT_ONCE}
+        options |= {"api_visibility": "private", "show_progress": "minimal"}
+        visit = file.upload(functools.partial(look, model), [file, rate, pixel, kind], **options)
+        # Emptied, so that the same file can be dropped again with other facts.
+        visit.then(lambda: None, outputs=file, api_visibility="private", queue=False)
+        example.click(functools.partial(_look_at_example, model), **options)
+    return page.queue(max_size=WAITING, api_open=False)
+
+
+def _look_at_example(model: str) -> Iterator[str]:
+    yield from look(model, None)
+
+
+def describe(model: str) -> str:
+    """Which model it is, and what it can do, in Markdown; of a folder its name alone, for all the world to see."""
+    name = escape_markdown(Path(model).resolve().name if Path(model).exists() else model)
+    name = "the shipped weights, pretrained on simulated recordings alone" if model == str(shipped_model()) else name
+    if is_classifier(model):
+        return f"Model: {name}, a classifier. Hidden gaps are filled by the shipped weights."
+    return f"Model: {name}. It has no classification head: gaps are filled, and no class is told."
+
+
+def serve(model: str | os.PathLike | None = None, *, host: str | None = None, port: int | None = None) -> None:
+    """Start the page, and stay until it is stopped.
+
+    Args:
+        model: Folder or Hub name; by default what the environment variable NEURT_MODEL says, or the shipped weights.
+        host: Address to listen at; by default this machine alone can open the page.
+        port: By default the first that is free from 7860 on.
+
+    Raises:
+        ValueError: If gradio is not installed, or the model cannot be opened.
+    """
+    model = str(model or os.environ.get(MODEL_VARIABLE) or shipped_model())
+    is_classifier(model)  # refuses what is no model before anybody waits for it
+    with tempfile.TemporaryDirectory(prefix="neurt-uploads-") as uploads:
+        # Before the import: Gradio reads them then.
+        os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
+        try:
+            import gradio
+        except ImportError as error:
+            raise ValueError('expected gradio to be installed; pip install "neurt[app]"') from error
+        prepare("neurt.one_recording")
+        page = build_page(model)
+        system = ["system-ui", "sans-serif"]  # no font is fetched
+        theme = gradio.themes.Default(primary_hue="blue", font=system, font_mono=["ui-monospace", "monospace"])
+        # Whoever ends the process this way wants no uploads left either.
+        signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
+        try:
+            page.launch(
+                server_name=host,
+                server_port=port,
+                share=False,
+                ssr_mode=False,
+                run_history=False,
+                enable_monitoring=False,
+                mcp_server=False,
+                max_file_size=Limits().upload,
+                footer_links=[],
+                theme=theme,
+                css=_CSS,
+            )
+        finally:
+            page.close()
+
+
+if __name__ == "__main__":
+    serve()
