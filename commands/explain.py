@@ -6,14 +6,17 @@ from typing import Annotated
 import typer
 
 from ..dataset_scripts.wording import printable
-from .options import Build, Seed
+from .options import Build, Seed, named_model
 
 app = typer.Typer(help="Show what a model attends to, and what may be believed of it.", no_args_is_help=True)
 
 
 @app.command()
 def attention(
-    model: Annotated[Path, typer.Argument(help="Folder of a masked model or a classifier.")],
+    model: Annotated[
+        Path,
+        typer.Argument(help="Folder of a masked model or a classifier, or the word shipped.", callback=named_model),
+    ],
     build: Build,
     output: Annotated[Path, typer.Option(help="HTML page to make; it opens in any browser, without a network.")],
     recording: Annotated[str | None, typer.Option(help="recording_id.", show_default="the build's first")] = None,
@@ -51,7 +54,9 @@ def attention(
 @app.command()
 def report(
     context: typer.Context,
-    model: Annotated[Path, typer.Argument(help="Folder of a classifier.")],
+    model: Annotated[
+        Path, typer.Argument(help="Folder of a classifier, as neurt finetune makes one.", callback=named_model)
+    ],
     build: Build,
     output: Annotated[Path, typer.Option(help="Folder to make: report.html, explanation.json, pictures.")],
     label: Annotated[

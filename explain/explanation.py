@@ -19,6 +19,7 @@ from ..dataset_scripts.parquet_build import read_build
 from ..dataset_scripts.recording import Recording, any_simulated
 from ..dataset_scripts.windows import WindowDataset
 from ..dataset_scripts.wording import some
+from ..inference import is_classifier
 from ..loading import load_processor, load_quietly
 from ..metrics.subject_classification import subject_classification_scores
 from ..modeling_neurt import NeurtForSequenceClassification
@@ -137,6 +138,10 @@ def explain(model: str | Path, build: Path, options: ExplainOptions) -> Explanat
         ValueError: If the model or the build cannot be used, an animal has no label or two, or there is no such
             recording.
     """
+    if not is_classifier(model):
+        raise ValueError(
+            f"expected a classifier, got a masked model: {model}; neurt finetune makes a classifier of it"
+        )
     processor = load_processor(model)
     network = load_quietly(NeurtForSequenceClassification, model).to(Accelerator().device).eval()
     class_names = tuple(network.config.id2label[place] for place in range(network.config.num_labels))

@@ -178,6 +178,11 @@ def test_the_command_writes_the_page_and_says_of_what(neurt, models, small_build
     assert found == expected
 
 
+def test_the_shipped_weights_have_a_name(neurt, small_build, tmp_path):
+    code, _, _ = neurt("explain", "attention", "shipped", small_build, "--output", tmp_path / "page.html")
+    assert code == 0 and f"<td>{shipped_model().name}</td>" in (tmp_path / "page.html").read_text(encoding="utf-8")
+
+
 def without_ids(html):
     """bertviz gives each view a random name."""
     return re.sub(r"bertviz-\w+", "", html)

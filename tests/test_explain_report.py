@@ -185,8 +185,11 @@ def test_a_recording_that_is_not_there_is_refused(neurt, classifier, build, tmp_
 
 
 def test_a_masked_model_is_refused(neurt, pretrained, build, tmp_path):
-    code, _, error = neurt("explain", "report", pretrained, build, "--output", tmp_path / "out")
-    assert code == 2 and error.count("\n") == 1 and not (tmp_path / "out").exists()
+    for model in (pretrained, "shipped"):
+        code, _, error = neurt("explain", "report", model, build, "--output", tmp_path / "out")
+        assert code == 2 and error.startswith("neurt: expected a classifier, got a masked model: ")
+        assert error.endswith("; neurt finetune makes a classifier of it\n") and error.count("\n") == 1
+    assert not (tmp_path / "out").exists()
 
 
 def test_the_page_opens_in_a_browser_without_a_network_and_text_of_strangers_is_text(visit, folder):
