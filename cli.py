@@ -1,7 +1,6 @@
 """The `neurt` command: one sub-command per job, each a thin call into the package."""
 
 import os
-import shlex
 import sys
 from pathlib import Path
 from typing import Annotated
@@ -10,15 +9,16 @@ import typer
 import typer.core
 from huggingface_hub.errors import StrictDataclassError
 
-from .commands import data, explain, groups, publishing, serving, training
+from .commands import data, explain, groups, publishing, training
 from .dataset_scripts.wording import printable
+from .ledger import plain_command
 
 
 class _Commands(typer.core.TyperGroup):
     """Remembers the words of the command for the summary of what it made; `neurt demo` runs several in one process."""
 
     def parse_args(self, ctx: typer.Context, args: list[str]) -> list[str]:
-        ctx.meta["neurt.command"] = shlex.join(["neurt", *args])
+        ctx.meta["neurt.command"] = plain_command(["neurt", *args])
         return super().parse_args(ctx, args)
 
 
@@ -45,7 +45,7 @@ app.add_typer(explain.app, name="explain")
 app.command()(training.convert)
 app.command()(publishing.push_model)
 app.command()(publishing.push_dataset)
-app.command()(serving.app)
+app.command()(publishing.reproduce)
 
 
 @app.command()

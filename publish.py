@@ -24,19 +24,26 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers.dynamic_module_utils import get_relative_import_files
 
+from .cards import CARD, EXPLANATION, NAME, is_written, model_card
 from .dataset_scripts.build_manifest import MANIFEST, read_manifest
 from .dataset_scripts.wording import byte_size, count, some
 from .hub_errors import in_one_line, require_token
 from .loading import load_processor
 
-CARD = "README.md"
 # The root of the project is a model folder whose README is about the project: there the card has a name of its own.
 _CARD_BESIDE_README = "model_card.md"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
 _SETTINGS = ("config.json", "processor_config.json")
 _AUTO_CLASSES = {"AutoConfig", "AutoModel", "AutoProcessor"}
-_RESULTS = ("reconstruction_errors.json", "results.json", "summary.md", "reconstruction.png", "subjects.png")
+_RESULTS = (
+    "reconstruction_errors.json",
+    "results.json",
+    "summary.md",
+    "reconstruction.png",
+    "subjects.png",
+    EXPLANATION,
+)
 _TERMS = ("LICENSE", "CITATION.cff")
 # What an earlier release, or a Trainer, may have left in the repository, and what would be read instead of the new.
 _REPLACED = {
@@ -97,7 +104,8 @@ def push_model(
     """Publish a model folder, such as `neurt pretrain` makes, as one commit in a repository of models.
 
     What goes: weights, both configurations, the code that they name with all that it imports, the card, results and
-    figures. Weights, code and results of an earlier release that are not in this one are removed.
+    figures. A card that nobody wrote is filled from the results; in any card the repository's name takes the place of
+    PATH_OR_NAME. Weights, code and results of an earlier release that are not in this one are removed.
 
     Args:
         folder: The model.
@@ -112,7 +120,11 @@ def push_model(
             log in with, or the repository holds something else or is public without being meant to be.
         OSError: If the Hub refuses, or the network goes away; nothing is half-published then.
     """
-    return _publish("model", repo_id, _additions(Path(folder), model_files(folder)), private, revision, dry_run)
+    folder, names = Path(folder), model_files(folder)
+    additions = [*_additions(folder, names), _model_card(folder, names.get(CARD), repo_id)]
+    # Of two cards the later one goes: the file was checked, and has its place filled here.
+    unique = {addition.path_in_repo: addition for addition in additions}
+    return _publish("model", repo_id, list(unique.values()), private, revision, dry_run)
 
 
 def push_dataset(
@@ -166,6 +178,13 @@ def model_files(folder: Path) -> dict[str, str]:
     names += [name for name in (*_RESULTS, *_TERMS) if (folder / name).exists()]
     card = next((name for name in (_CARD_BESIDE_README, CARD) if (folder / name).exists()), None)
     return {name: name for name in names} | ({CARD: card} if card else {})
+
+
+def _model_card(folder: Path, name: str | None, repo_id: str) -> CommitOperationAdd:
+    """The card that a person wrote, else one filled anew: an explanation may have come since the training."""
+    written = name is not None and is_written(folder / name)
+    text = (folder / name).read_bytes() if written else model_card(folder).encode()
+    return CommitOperationAdd(CARD, text.replace(NAME.encode(), repo_id.encode()))
 
 
 def _weights(folder: Path) -> list[str]:

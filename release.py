@@ -12,6 +12,10 @@ from typing import Any
 from accelerate import PartialState
 from transformers import Pipeline, PreTrainedModel
 
+from .cards import CARD, is_written, write_card
+from .crossval.provenance import manifest_digest, versions, weights_digest
+from .dataset_scripts.build_manifest import read_manifest
+from .dataset_scripts.recording import SIMULATED
 from .distribution import Reference
 from .evaluation import ClassificationScores, ReconstructionExample, ReconstructionScores
 from .loading import save_quietly
@@ -34,6 +38,7 @@ class Release:
         seen: Animals of the test that training has seen.
         command: What regenerates the run.
         settings: The options.
+        hours: What the training took; None if it was interrupted.
     """
 
     output: Path
@@ -43,6 +48,7 @@ class Release:
     seen: list[str]
     command: str
     settings: dict[str, Any]
+    hours: float | None
 
     def write(
         self,
@@ -54,12 +60,12 @@ class Release:
         examples: Sequence[ReconstructionExample] | None = None,
         reference: Reference | None = None,
     ) -> dict[str, Any]:
-        """Write weights, code, processor, reference, results and summary; `results.json` last. Returns the results."""
+        """Write weights, code, processor, reference, summary, results and of these the card. Returns the results."""
         scores = {"reconstruction": reconstruction, "classification": classification}
         results = {name: value.to_dict() for name, value in scores.items() if value is not None}
         results |= {"simulated": self.data.simulated, "command": self.command, "settings": self.settings}
         results |= {"split": self.data.split.to_dict(), "seen_in_training": self.seen}
-        results |= self._left_out() | {"log": log}
+        results |= self._left_out() | {"data": self._trained_on(), "training_hours": self.hours, "log": log}
         if PartialState().is_main_process:
             self._write(title, results, scores, examples, reference)
         PartialState().wait_for_everyone()
@@ -73,7 +79,10 @@ class Release:
         self.processor.save_pretrained(aside)
         if reference is not None:
             reference.save(aside)
+        digests = {"build_sha256": manifest_digest(self.data.build), "weights_sha256": weights_digest(aside)}
+        results["provenance"] = {**digests, "versions": versions()}
         (aside / "results.json").write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        write_card(aside)
         sides = {part: getattr(self.data.split, part) for part in PARTS}
         sides["tested although seen in training"] = self.seen
         write_summary(
@@ -86,6 +95,8 @@ class Release:
             simulated=self.data.simulated,
             command=self.command,
         )
+        if is_written(self.output / CARD):
+            (aside / CARD).unlink()
         for path in sorted(aside.iterdir(), key=lambda path: path.name == "results.json"):
             os.replace(path, self.output / path.name)
         aside.rmdir()
@@ -95,6 +106,19 @@ class Release:
         if not isinstance(self.model, NeurtForSequenceClassification):
             return self.model
         return NeuronSignalClassificationPipeline(self.model, processor=self.processor, device=self.model.device)
+
+    def _trained_on(self) -> dict[str, Any]:
+        """What the recordings that were trained on are, and under which licences; None for those that state none."""
+        recordings = self.data.split.recordings(self.data.recordings, "train")
+        origins = [step.get("origin", {}) for step in read_manifest(self.data.build)["steps"]]
+        return {
+            "recordings": len(recordings),
+            "subjects": len({recording.subject_id for recording in recordings}),
+            "simulated_recordings": sum(recording.modality == SIMULATED for recording in recordings),
+            "trace_kinds": sorted({recording.trace_kind for recording in recordings}),
+            "sampling_rates": [pick(recording.sampling_rate for recording in recordings) for pick in (min, max)],
+            "licences": sorted({origin.get("licence") for origin in origins}, key=str),
+        }
 
     def _left_out(self) -> dict[str, dict]:
         """What gave no windows: recordings, neurons, frames; and what was padded, on each side of the split."""

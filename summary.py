@@ -67,11 +67,12 @@ def write_summary(
     parts += [_seen_warning(seen)] if seen else []
     parts += ["## What was run", code_block(command)]
     if reconstruction is not None:
-        parts += ["## Reconstruction of hidden frames", _verdict(reconstruction), reconstruction.to_markdown()]
+        parts += ["## Reconstruction of hidden frames", reconstruction_verdict(reconstruction)]
+        parts += [reconstruction.to_markdown()]
     if examples:
         parts += ["![Example windows](reconstruction.png)"]
     if classification is not None:
-        parts += ["## Groups of animals", _group_verdict(classification), classification.to_markdown()]
+        parts += ["## Groups of animals", group_verdict(classification), classification.to_markdown()]
         parts += ["![Subjects by group](subjects.png)"]
     parts += ["## Split", _split_table(split)] if split else []
     parts += ["## Files", _file_list(folder)]
@@ -192,7 +193,7 @@ def save_figure(figure, path):
         figure.savefig(aside, format="png", metadata={"Software": None})
 
 
-def _verdict(scores):
+def reconstruction_verdict(scores: ReconstructionScores) -> str:
     """Say first whether the model beats every baseline on the own trace; a ratio of errors hides behind no R²."""
     model, *baselines = (scores.row(predictor) for predictor in scores.predictors)
     if not model["n"] or not all(row["squared_error"] > 0 for row in baselines):
@@ -205,7 +206,7 @@ def _verdict(scores):
     return f"Squared error of the model on hidden frames of the own trace ({kind}data): {times}; {end}."
 
 
-def _group_verdict(scores):
+def group_verdict(scores: ClassificationScores) -> str:
     """Say first whether the model tells animals apart better than every baseline; empty without one."""
     model, *baselines = (row for row in scores.rows if row["level"] == "subject")
     no_auc = scores.too_few or np.isnan(model["roc_auc"])

@@ -22,6 +22,7 @@ everywhere. Interrupted, the same command with --resume goes on, on as many proc
 memory: --cache FOLDER, on a local disk of each machine.
 """
 
+import time
 from collections.abc import Callable, Mapping
 from dataclasses import asdict, replace
 from pathlib import Path
@@ -116,12 +117,14 @@ def pretrain(
     validate, identity = _validation(data, collate), _identity(data, settings, processor, model)
     train, folder = data.datasets["train"], output / "training"
     before = _scores_before(model, data, options.seed)
+    start = time.monotonic()
     log = fit(model, groups, train, collate, options, folder, validate, resume, identity)
+    hours = None if resume else (time.monotonic() - start) / 3600
 
     trained_on = describe_training(processor, data.split.recordings(data.recordings, "train"))
-    release = Release(output, model, trained_on, data, seen, command, settings)
+    release = Release(output, model, trained_on, data, seen, command, settings, hours)
     reference = measure_reference(model, processor, data, seed=options.seed, missing_neighbours=missing_neighbours)
-    scores = _reconstruction_scores(model, data, options.seed, BASELINES)
+    scores = reconstruction_scores(model, data, options.seed, BASELINES)
     return release.write(
         "Pretraining",
         log,
@@ -135,16 +138,48 @@ def _scores_before(model: NeurtForMaskedSignalModeling, data: TrainingData, seed
     """The rows of weights that training goes on from; none of a new model, which can do nothing yet."""
     if not model.name_or_path:
         return []
-    scores = _reconstruction_scores(model.to(PartialState().device), data, seed, {})
+    scores = reconstruction_scores(model.to(PartialState().device), data, seed, {})
     return [{**row, "predictor": BEFORE} for row in scores.rows]
 
 
-def _reconstruction_scores(
+def reconstruction_scores(
     model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int, baselines: Mapping[str, Baseline]
 ) -> ReconstructionScores:
     """Scores on hidden spans of the test windows, whatever the model was trained on."""
     loader = DataLoader(data.datasets["test"], EVALUATION_BATCH, collate_fn=MaskedSignalCollator(seed))
     return evaluate_reconstruction(model, loader, simulated=data.simulated, seed=seed, baselines=baselines)
+
+
+def score_again(folder: Path, build: Path, results: Mapping[str, Any]) -> tuple[dict[str, Any], str]:
+    """Test a trained model as its training did.
+
+    Args:
+        folder: What `pretrain` or `finetune` made.
+        build: The Parquet build that it was trained on.
+        results: Its `results.json`, from which all settings are.
+
+    Returns:
+        The scores, by the name that they have in the results; SHA-256 of the split.
+
+    Raises:
+        ValueError: If the results are not as they were written, or the build cannot be split as it was.
+    """
+    try:
+        settings, kind = results["settings"], "classification" if "classification" in results else "reconstruction"
+        split, seed = SplitOptions(**settings["split"]), int(settings["training"]["seed"])
+        label = settings["finetuning"]["label"] if kind == "classification" else None
+        missing_neighbours = settings["missing_neighbours"]
+    except (KeyError, TypeError, AttributeError):
+        raise ValueError(f"{folder}: expected results as a training writes them, got others") from None
+    processor = load_processor(folder)
+    data = open_data(build, processor, split, seed=seed, label=label, missing_neighbours=missing_neighbours)
+    if kind == "reconstruction":
+        model = load_quietly(NeurtForMaskedSignalModeling, folder)
+        scores = reconstruction_scores(model, data, seed, BASELINES)
+    else:
+        model = load_quietly(NeurtForSequenceClassification, folder)
+        scores = classification_scores(model, data, processor.normalization, seed)
+    return {kind: scores.to_dict()}, data.split.to_dict()["sha256"]
 
 
 def _examples(model: NeurtForMaskedSignalModeling, data: TrainingData, seed: int) -> list[ReconstructionExample]:
@@ -243,14 +278,16 @@ def finetune(
     groups = parameter_groups(classifier, finetuning, options.learning_rate)
     validate, identity = _validation(data, collate_windows), _identity(data, settings, processor, classifier)
     train, folder = data.datasets["train"], output / "training"
+    start = time.monotonic()
     log = fit(classifier, groups, train, collate_windows, options, folder, validate, resume, identity)
+    hours = None if resume else (time.monotonic() - start) / 3600
 
-    scores = _classification(classifier, data, processor.normalization, options.seed)
-    release = Release(output, classifier, processor, data, seen, command, settings)
+    scores = classification_scores(classifier, data, processor.normalization, options.seed)
+    release = Release(output, classifier, processor, data, seen, command, settings, hours)
     return release.write("Fine-tuning", log, classification=scores, reference=reference)
 
 
-def _classification(
+def classification_scores(
     model: NeurtForSequenceClassification, data: TrainingData, normalization: str, seed: int
 ) -> ClassificationScores:
     """Scores on the test windows, beside those of simple statistics of the same recordings."""
