@@ -9,7 +9,7 @@ import typer
 import typer.core
 from huggingface_hub.errors import StrictDataclassError
 
-from .commands import data, explain, groups, publishing, training
+from .commands import data, explain, groups, publishing, serving, training
 from .dataset_scripts.wording import printable
 from .ledger import plain_command
 
@@ -45,6 +45,7 @@ app.add_typer(explain.app, name="explain")
 app.command()(training.convert)
 app.command()(publishing.push_model)
 app.command()(publishing.push_dataset)
+app.command()(serving.app)
 app.command()(publishing.reproduce)
 
 

@@ -1,11 +1,11 @@
-"""Commands that publish on the Hub: push-model, push-dataset."""
+"""Commands that publish on the Hub, and that check what was published: push-model, push-dataset, reproduce."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-from .options import Build
+from .options import Build, named_model
 
 _RepoId = Annotated[str, typer.Argument(help="USER/NAME on the Hub; it is made if it is new.", show_default=False)]
 _Revision = Annotated[str | None, typer.Option(help="Branch, made if it is new.", show_default="main")]
@@ -41,3 +41,36 @@ def push_dataset(
     from ..publish import push_dataset
 
     print(push_dataset(build, repo_id, private=not public, revision=revision, dry_run=dry_run).report())
+
+
+def reproduce(
+    folder: Annotated[
+        Path,
+        typer.Argument(help="A model folder with its results.json, or the word shipped.", callback=named_model),
+    ],
+    build: Annotated[
+        Path | None,
+        typer.Option(
+            help="The build that the model was trained on; the shipped weights need none.", show_default="none"
+        ),
+    ] = None,
+    only: Annotated[
+        list[str],
+        typer.Option(
+            help="Measurement to make again, by its name in results.json; may be repeated.", show_default="all"
+        ),
+    ] = (),
+) -> None:
+    """Measure again every number of a model's results.json, and say which differ; exit code 1 if any does.
+
+    Digests, counts and words are compared exactly, fractions to a thousandth: their last digits depend on processor,
+    threads and versions. All measurements of the shipped weights take hours, and some need real recordings.
+    """
+    from ..reproduce import reproduce
+
+    agrees = True
+    for outcome in reproduce(folder, build=build, only=only):
+        print(outcome.report(), flush=True)
+        agrees &= outcome.agrees
+    print("all as before" if agrees else "not all as before, or not all measured again")
+    raise typer.Exit(0 if agrees else 1)

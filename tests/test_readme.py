@@ -67,6 +67,7 @@ def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, mo
         "explain",
         "push-dataset",
         "push-model",
+        "reproduce",
     ]
     for line in pipeline:
         if "--model shipped" in line:
