@@ -1,20 +1,23 @@
-"""Write the measured tables of the model card and the README, so that no number of them is typed.
+"""Write the ledger of the release, and every measured number of the model card and the README from it.
 
     python benchmarks/card_tables.py [--check]
 
-Reads `reconstruction.json` and `architecture_trials.json` in `benchmarks/results` and replaces what stands in
-both between `<!-- NAME -->` and `<!-- /NAME -->`. `--check` changes nothing and says whether they are up to date.
+Makes `results.json` of what lies in `benchmarks/results` (see `release_ledger`), then replaces what stands in both
+documents between `<!-- NAME -->` and `<!-- /NAME -->`, and the metadata at the head of the card. `--check` changes
+nothing and says whether they are up to date.
 """
 
 import argparse
-import json
 import re
 import sys
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any
 
 from architecture_trials import trials_table
+from card_sentences import metadata, sentences
 from measurement import REPOSITORY, markdown_table
+from neurt.dataset_scripts.build_manifest import to_json
+from neurt.ledger import LEDGER, MEASUREMENTS
 from neurt.processing_neurt import CHANNELS
 from reconstruction_predictors import (
     AR_OTHERS,
@@ -26,18 +29,24 @@ from reconstruction_predictors import (
     RIDGE_OWN,
     WINDOW_MEAN,
 )
-from reconstruction_report import JUDGED_AFTER, best_row, overview_table, rows_of, with_brackets
+from reconstruction_report import best_row, overview_table, rows_of, with_brackets
+from release_ledger import FORECASTERS, WHOLE, make_ledger
 
-RESULTS = REPOSITORY / "benchmarks" / "results"
-DOCUMENTS = ("model_card.md", "README.md")
+CARD, README = "model_card.md", "README.md"
 SIMPLE = (INTERPOLATION, WINDOW_MEAN, AR_OTHERS, AR_OWN)
-FORECASTERS = (COPY_LAST, WINDOW_MEAN, AR_OTHERS, AR_OWN)
-WHOLE = ("neuron", "near", "far", "population")
 
 
-def tables(reconstruction: Mapping[str, Any], trials: Mapping[str, Any]) -> dict[str, str]:
-    """Every table of the card by its name."""
-    sets = reconstruction["sets"]
+def documents(ledger: Mapping[str, Any]) -> dict[str, str]:
+    """Each file that is made of the ledger, by its name, as it should be."""
+    entries = ledger[MEASUREMENTS]
+    found = sentences(entries) | tables(entries)
+    filled = {name: fill((REPOSITORY / name).read_text(encoding="utf-8"), found) for name in (CARD, README)}
+    return {LEDGER: to_json(ledger), **filled, CARD: with_metadata(filled[CARD], metadata(entries))}
+
+
+def tables(entries: Mapping[str, Any]) -> dict[str, str]:
+    """Every table of the card by its name, from the entries of the ledger."""
+    sets = entries["reconstruction"]["numbers"]["sets"]
     return {
         "gaps-r2": overview_table(sets),
         "gaps-published": gap_table(sets, [PUBLISHED]),
@@ -55,7 +64,7 @@ def tables(reconstruction: Mapping[str, Any], trials: Mapping[str, Any]) -> dict
             whole_rows(sets),
         ),
         "forecasts": markdown_table(["set", "channel", *(f"/ {name}" for name in FORECASTERS)], forecast_rows(sets)),
-        "trials": trials_table(trials),
+        "trials": trials_table(entries["architecture_trials"]["numbers"]),
     }
 
 
@@ -85,7 +94,7 @@ def forecast_rows(sets: Mapping[str, Any]) -> Iterator[list[str]]:
     """Forecasts 1 s ahead."""
     for name, found in sets.items():
         horizons = found["tasks"].get("forecast", {}).get("horizons", [])
-        rows = {(row["predictor"], row["channel"]): row for row in horizons if row["seconds"] == JUDGED_AFTER}
+        rows = {(row["predictor"], row["channel"]): row for row in horizons}
         for channel in (channel for channel in CHANNELS if (COPY_LAST, channel) in rows):
             yield [name, channel, *(ratio(rows[other, channel]) for other in FORECASTERS)]
 
@@ -109,18 +118,20 @@ def fill(text: str, found: Mapping[str, str]) -> str:
     return re.sub(r"<!-- ([\w-]+) -->.*?<!-- /\1 -->", table, text, flags=re.DOTALL)
 
 
+def with_metadata(card: str, data: str) -> str:
+    """The card with other YAML between the lines of dashes at its head."""
+    return re.sub(r"\A---\n.*?\n---\n", lambda _: f"---\n{data}\n---\n", card, flags=re.DOTALL)
+
+
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--check", action="store_true", help="only say whether the documents are up to date")
     arguments = parser.parse_args()
-    files = (RESULTS / f"{name}.json" for name in ("reconstruction", "architecture_trials"))
-    found = tables(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
-    for name in DOCUMENTS:
-        text = (REPOSITORY / name).read_text(encoding="utf-8")
-        filled = fill(text, found)
-        if arguments.check and filled != text:
-            sys.exit(f"{name}: other tables than those of the results; run without --check")
-        (REPOSITORY / name).write_text(filled, encoding="utf-8")
+    for name, text in documents(make_ledger()).items():
+        path = REPOSITORY / name
+        if arguments.check and (not path.is_file() or path.read_text(encoding="utf-8") != text):
+            sys.exit(f"{name}: other numbers than those of the results; run without --check")
+        path.write_text(text, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -1,6 +1,6 @@
 """The tables of the model card and the README are those of the results, to the digit."""
 
-import json
+import re
 import sys
 from pathlib import Path
 
@@ -8,24 +8,40 @@ import pytest
 
 sys.path.append(str(Path(__file__).parents[1] / "benchmarks"))
 
-from card_tables import DOCUMENTS, REPOSITORY, RESULTS, SIMPLE, fill, gap_table, tables
+from card_sentences import sentences
+from card_tables import CARD, REPOSITORY, SIMPLE, documents, fill, gap_table, tables, with_metadata
+from neurt.ledger import MEASUREMENTS
+from release_ledger import make_ledger
 
 
 @pytest.fixture(scope="module")
-def found():
-    files = (RESULTS / f"{name}.json" for name in ("reconstruction", "architecture_trials"))
-    return tables(*(json.loads(file.read_text(encoding="utf-8")) for file in files))
+def ledger():
+    return make_ledger()
 
 
-@pytest.mark.parametrize("name", DOCUMENTS)
-def test_no_number_of_a_table_was_typed(found, name):
-    text = (REPOSITORY / name).read_text(encoding="utf-8")
-    assert fill(text, found) == text
+def test_no_number_was_typed(ledger):
+    for name, text in documents(ledger).items():
+        assert (REPOSITORY / name).read_text(encoding="utf-8") == text, name
 
 
-def test_the_card_shows_every_table(found):
-    card = (REPOSITORY / "model_card.md").read_text(encoding="utf-8")
-    assert all(table in card for table in found.values())
+def test_the_card_shows_every_table_and_every_sentence(ledger):
+    card = (REPOSITORY / CARD).read_text(encoding="utf-8")
+    found = tables(ledger[MEASUREMENTS]) | sentences(ledger[MEASUREMENTS])
+    assert all(text in card for text in found.values())
+    assert set(re.findall(r"<!-- ([\w-]+) -->", card)) == found.keys()
+
+
+def test_outside_of_its_places_the_card_has_no_measured_number():
+    card = (REPOSITORY / CARD).read_text(encoding="utf-8")
+    typed = re.sub(r"\A---.*?\n---\n|<!-- ([\w-]+) -->.*?<!-- /\1 -->", "", card, flags=re.DOTALL)
+    # Shares of frames that are hidden, lengths in frames, horizons: settings, not measurements.
+    settings = {"128", "1", "10", "15", "95", "0.75", "0.3", "256", "10.64898", "2026.01.13.699305", "2.0"}
+    numbers = set(re.findall(r"(?<![\w.])\d+(?:\.\d+)*(?![\w])", typed))
+    assert numbers <= settings
+
+
+def test_metadata_replace_those_at_the_head_alone():
+    assert with_metadata("---\na: 1\n---\n\ntext\n---\nb\n---\n", "c: 2") == "---\nc: 2\n---\n\ntext\n---\nb\n---\n"
 
 
 def test_a_ratio_is_that_of_the_best_of_the_others():
