@@ -15,6 +15,7 @@ from neurt.dataset_scripts.windows import WindowDataset
 from neurt.loading import shipped_model
 from neurt.masking import collate_windows, model_inputs
 from neurt.metrics.subject_classification import subject_classification_scores
+from neurt.pipeline_neurt import NeuronSignalClassificationPipeline
 from neurt.splits import split_recordings
 from torch.utils.data import DataLoader
 
@@ -62,6 +63,7 @@ for batch in test_loader:
     rows += accelerator.gather_for_metrics(mine, use_gather_object=True)
 scores = subject_classification_scores(*map(list, zip(*rows, strict=True)))["subject"]
 accelerator.print(f"{scores['n']} animals held out: accuracy {scores['accuracy']:.2f}, AUC {scores['roc_auc']:.2f}")
-accelerator.unwrap_model(model).save_pretrained(output, is_main_process=accelerator.is_main_process)
 if accelerator.is_main_process:
-    processor.save_pretrained(output)
+    # The model with its code, the processor and the pipeline.
+    model = accelerator.unwrap_model(model)
+    NeuronSignalClassificationPipeline(model, processor=processor, device=model.device).save_pretrained(output)

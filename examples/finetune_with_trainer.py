@@ -13,6 +13,7 @@ from neurt.dataset_scripts.windows import WindowDataset
 from neurt.loading import shipped_model
 from neurt.masking import collate_windows
 from neurt.metrics.subject_classification import subject_classification_scores
+from neurt.pipeline_neurt import NeuronSignalClassificationPipeline
 from neurt.splits import split_recordings
 from transformers import Trainer, TrainingArguments
 
@@ -45,8 +46,8 @@ arguments = TrainingArguments(
 )
 trainer = Trainer(model, arguments, data_collator=collate_windows, train_dataset=train)
 trainer.train()
-trainer.save_model()
-processor.save_pretrained(output)  # not as `processing_class`, of which Trainer expects a tokenizer
+# The model with its code, the processor and the pipeline; `Trainer.save_model` would leave out the latter two.
+NeuronSignalClassificationPipeline(model, processor=processor, device=model.device).save_pretrained(output)
 
 # The animal is the unit: windows are averaged over recordings, recordings over animals.
 logits = trainer.predict(test).predictions

@@ -5,6 +5,9 @@ from pathlib import Path
 
 import pytest
 from neurt import NeurtForSequenceClassification
+from neurt.dataset_scripts.parquet_build import read_build
+from neurt.pipeline_neurt import TASK
+from transformers import pipeline
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -33,7 +36,8 @@ def test_fine_tuning_is_scored_on_animals_held_out_and_leaves_a_model(name, exam
     assert "2 animals held out: accuracy" in said
     model = NeurtForSequenceClassification.from_pretrained(tmp_path / "model")
     assert model.config.id2label == {0: "control", 1: "planted"}
-    assert (tmp_path / "model" / "processor_config.json").is_file()
+    classify = pipeline(TASK, model=str(tmp_path / "model"), trust_remote_code=True)
+    assert classify(next(read_build(build)))["scores"].keys() == {"control", "planted"}
 
 
 def test_windows_are_streamed_and_gaps_in_them_filled(example, build):
