@@ -30,6 +30,7 @@ AT_ONCE, WAITING = 2, 8  # visits that are worked on, and that wait
 # Seconds: how often uploads that nobody asked about are looked for, and from which age they are removed. Longer than
 # the last of those that wait may have to.
 _FORGOTTEN = (60, SECONDS * WAITING // AT_ONCE + 60)
+_UNSTATED = "as the file says"
 _INTRODUCTION = f"""
 # NEuRT: look at a recording
 
@@ -95,9 +96,9 @@ def build_page(model: str) -> Any:
                 gradio.Markdown("No recording at hand? The example is **simulated**: no animal was recorded.")
                 example = gradio.Button("Show the simulated example", variant="primary")
         with gradio.Accordion("Only if your file does not say it (before you drop it)", open=False), gradio.Row():
-            rate = gradio.Number(label=RATE, value=None)
-            pixel = gradio.Number(label=PIXEL, value=None)
-            kind = gradio.Dropdown(["", *TRACE_KINDS], label=KIND, value="")
+            rate = gradio.Number(label=RATE, value=None, info=f"0: {_UNSTATED}")
+            pixel = gradio.Number(label=PIXEL, value=None, info=f"0: {_UNSTATED}")
+            kind = gradio.Dropdown([(_UNSTATED, ""), *TRACE_KINDS], label=KIND, value="")
         result = gradio.HTML(elem_id="result", js_on_load=None, container=False)
         options = {"outputs": result, "concurrency_id": "visits", "concurrency_limit": AT_ONCE}
         options |= {"api_visibility": "private", "show_progress": "minimal"}

@@ -183,7 +183,8 @@ def quality_section(recording: Recording, qualities: Sequence[Quality], chosen: 
 def reconstruction_section(title: str, recording: Recording, model: str) -> Section:
     """Hidden gaps as the model and straight lines fill them, with the errors of both."""
     network = load_quietly(NeurtForMaskedSignalModeling, model).eval()
-    dataset = windows_of(recording, load_processor(model))
+    processor = load_processor(model)
+    dataset = windows_of(recording, processor)
     collate = MaskedSignalCollator(SEED, default_sampling_rate=network.config.default_sampling_rate)
     batch = collate([dataset[row] for row in dataset.sample(RECONSTRUCTED, SEED)])
     scores = evaluate_reconstruction(network, [batch], simulated=recording.simulated, seed=SEED)
@@ -193,7 +194,7 @@ def reconstruction_section(title: str, recording: Recording, model: str) -> Sect
     return Section(
         title,
         [compare_errors(scores), *_about_windows(recording, dataset)],
-        _seen(recording, network),
+        [*_seen(recording, network), *_unlike(recording, processor)],
         [errors_table(scores)],
         [Picture.drawn(figure, "Hidden gaps, reconstructed", caption)],
     )
@@ -228,7 +229,8 @@ def _root(squared: float) -> float:
 def classification_section(title: str, recording: Recording, model: str) -> Section:
     """The class of the recording by the mean log-odds of its windows."""
     network = _classifier(model)
-    classify = NeuronSignalClassificationPipeline(network, processor=load_processor(model), device="cpu")
+    processor = load_processor(model)
+    classify = NeuronSignalClassificationPipeline(network, processor=processor, device="cpu")
     windows = classify.preprocess(recording, missing_neighbours=_missing_neighbours(recording))
     number = len(windows["input_values"])
     kept = np.sort(np.random.default_rng(SEED).permutation(number)[:CLASSIFIED])
@@ -243,7 +245,8 @@ def classification_section(title: str, recording: Recording, model: str) -> Sect
         "often the model is right is told by a test on animals that it was not trained on; see its card."
     ]
     header = ("class", "probability", "neurons given this class")
-    return Section(title, said, _seen(recording, network), [Table("Scores of the recording", header, rows)])
+    warnings = [*_seen(recording, network), *_unlike(recording, processor)]
+    return Section(title, said, warnings, [Table("Scores of the recording", header, rows)])
 
 
 def explanation_section(title: str, recording: Recording, model: str) -> Section:
@@ -325,6 +328,17 @@ def _seen(recording: Recording, network: torch.nn.Module) -> list[str]:
     if recording.subject_id not in (network.config.pretraining_subjects or ()):
         return []
     return [f"The model was trained on {recording.subject_id}: this says nothing of new animals."]
+
+
+def _unlike(recording: Recording, processor: NeurtProcessor) -> list[str]:
+    """What the processor warns of in the log, for those who see the page alone."""
+    rate, kind = processor.sampling_rate, processor.trace_kind
+    unlike = []
+    if rate and abs(recording.sampling_rate / rate - 1) > 0.1:
+        unlike.append(f"The model was trained at {rate:g} Hz, this recording has {recording.sampling_rate:g} Hz.")
+    if kind and kind != recording.trace_kind:
+        unlike.append(f"The model was trained on {kind}, these traces are {recording.trace_kind}.")
+    return unlike
 
 
 def _simulated(recording: Recording) -> list[str]:

@@ -2,6 +2,7 @@
 
 import os
 import re
+import shutil
 import socket
 import subprocess
 import sys
@@ -163,6 +164,16 @@ def test_without_positions_own_traces_are_used_and_that_is_said(tiny_classifier)
     found = list(sections([bare], [], tiny_classifier))
     assert "Fewer than 5 neurons have a position: the model sees own traces, and no neighbours." in found[1].text
     assert not any(text.startswith("Not possible") for section in found for text in section.text)
+
+
+def test_a_recording_unlike_those_of_the_training_is_warned_of(tiny_classifier, tmp_path):
+    folder = Path(shutil.copytree(tiny_classifier, tmp_path / "model"))
+    NeurtProcessor(window_length=40, sampling_rate=10.0, trace_kind="events").save_pretrained(folder)
+    found = list(sections([recording()], [], str(folder)))
+    assert found[2].warnings == [
+        "The model was trained at 10 Hz, this recording has 5 Hz.",
+        "The model was trained on events, these traces are dff.",
+    ]
 
 
 def test_several_recordings_in_a_file_are_named_and_the_first_with_positions_is_drawn():
