@@ -90,3 +90,4 @@ def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, mo
         exec(compile(example, "README.md", "exec"), {})
     out = capsys.readouterr().out
     assert "torch.Size([" in out and out.endswith("(8, 128)\n")
+    assert out.count("{'5xFAD': ") == 8
