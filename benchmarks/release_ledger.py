@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from measurement import REPOSITORY
-from neurt.crossval.provenance import versions, weights_digest
+from neurt.crossval.provenance import weights_digest
 from neurt.ledger import ENTRY, MEASUREMENTS
 from neurt.reproduce import BENCHMARKS, SIZE, TRAINING, origin_of, size_of
 from reconstruction_predictors import AR_OTHERS, AR_OWN, COPY_LAST, RIDGE_OTHERS, RIDGE_OWN, WINDOW_MEAN
@@ -32,8 +32,7 @@ def make_ledger(folder: Path = RESULTS, model: Path = REPOSITORY) -> dict[str, A
     found[TRAINING] = folder / f"{TRAINING}.json"
     read = {name: json.loads(path.read_text(encoding="utf-8")) for name, path in found.items() if path.is_file()}
     measurements = {name: entry(origin_of(each), SHOWN[name](each)) for name, each in read.items()}
-    command = "python benchmarks/card_tables.py"
-    origin = {"command": command, "weights_sha256": weights_digest(model), "versions": versions()}
+    origin = {"command": "python benchmarks/card_tables.py", "weights_sha256": weights_digest(model)}
     return {MEASUREMENTS: measurements | {SIZE: entry(origin, size_of(model))}}
 
 
