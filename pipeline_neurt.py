@@ -168,6 +168,8 @@ def _read_csv(path: Path) -> dict[str, Any]:
     return {"traces": np.delete(values, names.index(TIME), axis=1).T, "sampling_rate": float(1 / steps.mean())}
 
 
+# There may be another copy of this file, of the package or of a model folder: the last one counts, without a warning.
+PIPELINE_REGISTRY.supported_tasks.pop(TASK, None)
 PIPELINE_REGISTRY.register_pipeline(
     TASK, pipeline_class=NeuronSignalClassificationPipeline, pt_model=AutoModelForSequenceClassification
 )
