@@ -12,7 +12,7 @@ from neurt.inference import embed
 
 COMMANDS = (
     "convert simulate simulate-corpus import build-microns inspect pretrain finetune evaluate embed reconstruct "
-    "crossval push-model push-dataset reproduce demo"
+    "crossval push-model push-dataset app reproduce demo"
 ).split()
 
 

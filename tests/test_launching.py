@@ -2,7 +2,6 @@
 
 import json
 import os
-import shlex
 import signal
 import subprocess
 import sys
@@ -10,6 +9,7 @@ import time
 
 import pytest
 from neurt.cli import app
+from neurt.ledger import plain_command
 from tiny_training import assert_same_weights, largest_difference, results
 
 ONE_THREAD = {**os.environ, "OMP_NUM_THREADS": "1"}
@@ -85,6 +85,6 @@ def test_a_run_that_was_killed_goes_on_as_if_it_had_not_been(build, tmp_path, co
     run("pretrain", build, "--output", killed, *flags, "--resume")
     assert_same_weights(killed, tmp_path / "whole")
     assert results(killed)["log"] == results(tmp_path / "whole")["log"]
-    assert results(tmp_path / "whole")["command"] == shlex.join(["neurt", *map(str, whole)])
+    assert results(tmp_path / "whole")["command"] == plain_command(["neurt", *map(str, whole)])
     assert results(killed)["reconstruction"] == results(tmp_path / "whole")["reconstruction"]
     assert not list(killed.rglob("*writing*")) and len(list(killed.glob("training/step-*"))) == 1
