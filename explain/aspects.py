@@ -3,23 +3,25 @@
     print(separate(model, windows).sentence)
 
 Each visible channel of a window is its level (its mean), plus its deviation (its standard deviation) times its course.
+The distribution of the course, sparse or even, is its shape: the part of variability that one number does not tell.
 An aspect is neutralised by giving it to all windows alike, and the gap between the groups shrinks by what the model
 owes to that aspect:
 
-- level: the mean over animals. Where activity is higher it also varies more, as a rule, so the deviation follows: it
-  is multiplied by what is usual at the common level over what is usual at that of the animal. Animals whose neurons
-  fire three times as much thus differ in level alone, even for a model that tells them by their larger deviation.
-- variability: the deviation becomes what is usual at the animal's level. So it is only variability beyond what goes
-  with the level.
+- level: the mean over animals. Where activity is higher it also varies more, as a rule, and otherwise; so deviation
+  and shape follow: they change by what is usual at the common level against what is usual at that of the animal.
+  Animals whose neurons fire three times as much thus differ in level alone, even for a model that tells them by their
+  larger deviation.
+- variability: deviation and shape become what is usual at the animal's level. So it is only variability beyond what
+  goes with the level. The order of the values stays: what was the highest still is.
 - timing: the frames come in random order, which keeps level, variability and every single value.
-- everything: all three.
+- everything: all three. Nothing is left but what channels have in common.
 - coupling: the course is turned in time, the end following the beginning, so that it keeps its own timing but for the
   seam, and loses that of the other channels. What coupling takes, timing takes as well.
 
-What is usual at a level is fitted to the windows, over both groups at once, which may differ in it by a factor: the
-relation itself, not what separates the groups, is taken from the deviation.
+What is usual at a level is fitted to the windows, over both groups at once, which may differ in it by a constant: the
+relation itself, not what separates the groups, is taken from deviation and shape.
 
-Shapes: n windows, T frames, C channels, S animals.
+Shapes: n windows, T frames, C channels, S animals, Q quantiles.
 """
 
 import dataclasses
@@ -29,6 +31,7 @@ from typing import Any
 
 import numpy as np
 import torch
+from scipy.stats import rankdata
 
 from ..crossval.intervals import bootstrap_over_subjects
 from ..markdown_text import markdown_table
@@ -45,6 +48,10 @@ COLUMNS = (*ASPECTS, EVERYTHING, COUPLING)
 ALL_CHANNELS = "all channels"
 # What is usual is fitted with a knot for so many windows, and at most so many knots.
 WINDOWS_FOR_A_KNOT, MOST_KNOTS = 20, 10
+# What takes a smaller share of the gap is not named.
+LEAST_SHARE = 0.1
+# How finely the shape of a course is known.
+QUANTILES = 32
 
 Progress = Callable[[Iterable], Iterable]
 
@@ -60,8 +67,9 @@ class Pieces:
         deviation: (n, C), standard deviations.
         course: (n, T, C), of mean 0 and, unless the channel is flat, standard deviation 1.
         common_level: (C,), means over animals.
-        usual: (n, C), the deviation that is usual at the level of each window's animal.
-        usual_in_common: (C,), the deviation that is usual at the common level.
+        usual: The deviation (n, C), and the quantiles of the course (n, Q, C), that are usual at the level of each
+            window's animal.
+        usual_in_common: The same at the common level, (C,) and (Q, C).
     """
 
     values: np.ndarray
@@ -70,8 +78,8 @@ class Pieces:
     deviation: np.ndarray
     course: np.ndarray
     common_level: np.ndarray
-    usual: np.ndarray
-    usual_in_common: np.ndarray
+    usual: tuple[np.ndarray, np.ndarray]
+    usual_in_common: tuple[np.ndarray, np.ndarray]
 
     def together(self) -> np.ndarray:
         """The windows again, float32 (n, T, C); what is not visible stays what it was."""
@@ -228,12 +236,12 @@ class _Animals:
         return self.estimate(lambda counts: 1 - self.gap(after, counts) / self.gap(before, counts), seed)
 
     def first(self, before: np.ndarray, after: Mapping[str, np.ndarray], seed: int) -> str | None:
-        """Which takes the most of the gap, if it takes more than nothing, and more than the second, over animals."""
+        """Which takes the most of the gap, if it takes some of it, and more than the second, over animals."""
         left = {name: self.gap(scores, np.ones((1, len(scores))))[0] for name, scores in after.items()}
         best, second = sorted(left, key=left.get)[:2]
-        takes = self.estimate(lambda counts: self.gap(before - after[best], counts), seed)
+        takes = self.share_lost(before, after[best], seed)
         more = self.estimate(lambda counts: self.gap(after[second] - after[best], counts), seed)
-        return best if takes.low > 0 and more.low > 0 else None
+        return best if takes.value >= LEAST_SHARE and min(takes.low, more.low) > 0 else None
 
     def estimate(self, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> Estimate:
         """A statistic of all animals, and its interval."""
@@ -242,53 +250,81 @@ class _Animals:
 
 
 def take_apart(windows: ExplainedWindows) -> Pieces:
-    """Level, deviation and course of each channel of each window, and what deviation is usual at a level."""
+    """Level, deviation and course of each channel of each window, and what is usual at a level."""
     values = visible_values(windows)
     of_animals = means_of_animals(values.mean(1), windows.subjects)
     common_level = of_animals.mean(0).filled(0)
     level_of_animal = of_animals.filled(common_level)[np.unique(windows.subjects, return_inverse=True)[1]]
     level, deviation = values.mean(1).filled(0), values.std(1).filled(0)
-    usual, usual_in_common = np.ones(level.shape), np.ones(level.shape[1])
+    course = ((values - level[:, None]) / np.where(deviation > 0, deviation, 1)[:, None]).filled(0)
+    visible = ~np.ma.getmaskarray(values)
+    shape = quantiles(course, visible)
+    usual, usual_in_common = _ones_and_zeros(shape), _ones_and_zeros(shape[0])
     for channel in range(level.shape[1]):
         varies = deviation[:, channel] > 0
-        if varies.any():
-            usually = usual_deviation(level[varies, channel], deviation[varies, channel], windows.classes[varies])
-            usual[:, channel] = usually(level_of_animal[:, channel])
-            usual_in_common[channel] = usually(common_level[channel])
-    return Pieces(
-        values=values.data,
-        visible=~np.ma.getmaskarray(values),
-        level=level,
-        deviation=deviation,
-        course=((values - level[:, None]) / np.where(deviation > 0, deviation, 1)[:, None]).filled(0),
-        common_level=common_level,
-        usual=usual,
-        usual_in_common=usual_in_common,
-    )
+        if not varies.any():
+            continue
+        known = np.column_stack([np.log(deviation[varies, channel]), shape[varies, :, channel]])
+        usually = usual_at_level(level[varies, channel], known, windows.classes[varies])
+        for (width, form), levels in (
+            (usual, level_of_animal[:, channel]),
+            (usual_in_common, common_level[channel]),
+        ):
+            found = usually(levels)
+            width[..., channel], form[..., channel] = np.exp(found[..., 0]), found[..., 1:]
+    return Pieces(values.data, visible, level, deviation, course, common_level, usual, usual_in_common)
 
 
-def usual_deviation(
-    level: np.ndarray, deviation: np.ndarray, classes: np.ndarray
-) -> Callable[[np.ndarray], np.ndarray]:
-    """What deviation is usual at a level: its logarithm lies on lines between knots, plus a constant of each class.
+def quantiles(course: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """Quantiles (n, Q, C) of the visible values of courses (n, T, C), at the middles of Q equal shares."""
+    count = visible.sum(1, keepdims=True)
+    place = (np.arange(QUANTILES)[:, None] + 0.5) / QUANTILES * count - 0.5
+    return _between(np.sort(np.where(visible, course, np.inf), axis=1), np.clip(place, 0, np.maximum(count - 1, 0)))
+
+
+def at_ranks(shape: np.ndarray, course: np.ndarray, visible: np.ndarray) -> np.ndarray:
+    """The quantiles of a shape (n, Q, C) at the ranks of the values of courses (n, T, C); equal values stay equal."""
+    ranks = rankdata(np.where(visible, course, np.inf), axis=1) - 0.5
+    place = ranks / np.maximum(visible.sum(1, keepdims=True), 1) * QUANTILES - 0.5
+    return _between(shape, np.clip(place, 0, QUANTILES - 1))
+
+
+def usual_at_level(level: np.ndarray, values: np.ndarray, classes: np.ndarray) -> Callable[[np.ndarray], np.ndarray]:
+    """What values are usual at a level: they lie on lines between knots, plus a constant of each class.
 
     Knots are at quantiles of the level; beyond the outer ones the lines go on flat.
 
     Args:
         level: (n,).
-        deviation: (n,), above 0.
+        values: (n, K).
         classes: 0 or 1, (n,).
 
     Returns:
-        A function of levels; half way, in the logarithm, between the classes.
+        A function of levels (m,), to (m, K); half way between the classes.
     """
     count = int(np.clip(len(level) // WINDOWS_FOR_A_KNOT, 1, MOST_KNOTS))
     knots = np.unique(np.quantile(level, np.linspace(0, 1, count) if count > 1 else [0.5]))
-    hats = [np.interp(level, knots, hat) for hat in np.eye(len(knots))]
-    # Where only one class has the channel, no factor between the classes is known.
+
+    def hats(levels: np.ndarray) -> np.ndarray:
+        return np.stack([np.interp(levels, knots, hat) for hat in np.eye(len(knots))], axis=-1)
+
+    # Where only one class has the channel, nothing between the classes is known.
     between = classes - 0.5 if len(np.unique(classes)) > 1 else np.zeros(len(classes))
-    found, *_ = np.linalg.lstsq(np.stack([*hats, between], axis=1), np.log(deviation))
-    return lambda levels: np.exp(np.interp(levels, knots, found[:-1]))
+    found, *_ = np.linalg.lstsq(np.column_stack([hats(level), between]), values)
+    return lambda levels: hats(levels) @ found[:-1]
+
+
+def _ones_and_zeros(shape: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    """A deviation for each channel of each shape (..., Q, C), and as many shapes, to be filled."""
+    return np.ones(np.delete(shape.shape, -2)), np.zeros(shape.shape)
+
+
+def _between(values: np.ndarray, place: np.ndarray) -> np.ndarray:
+    """Values (n, P, C) at places of their second axis that need not be whole, (n, M, C); lines between."""
+    below, above = np.floor(place).astype(int), np.ceil(place).astype(int)
+    low, high = (np.take_along_axis(values, where, axis=1) for where in (below, above))
+    with np.errstate(invalid="ignore"):  # infinite where nothing is visible
+        return np.nan_to_num(low + (place - below) * (high - low), nan=0.0, posinf=0.0)
 
 
 def neutralise(pieces: Pieces, aspect: str, channels: np.ndarray, seed: int = 0) -> Pieces:
@@ -304,17 +340,32 @@ def neutralise(pieces: Pieces, aspect: str, channels: np.ndarray, seed: int = 0)
         for each in (VARIABILITY, LEVEL, TIMING):
             pieces = neutralise(pieces, each, channels, seed)
         return pieces
+    (width, shape), (common_width, common_shape) = pieces.usual, pieces.usual_in_common
     if aspect == LEVEL:
-        deviation = pieces.deviation * pieces.usual_in_common / pieces.usual
-        changed = {"level": np.broadcast_to(pieces.common_level, pieces.level.shape), "deviation": deviation}
+        moved = pieces.course + at_ranks(common_shape - shape, pieces.course, pieces.visible)
+        changed = {
+            "level": np.broadcast_to(pieces.common_level, pieces.level.shape),
+            "deviation": pieces.deviation * common_width / width,
+            "course": _standard(moved, pieces),
+        }
     elif aspect == VARIABILITY:
-        changed = {"deviation": pieces.usual}
+        usual = at_ranks(shape, pieces.course, pieces.visible)
+        changed = {"deviation": width, "course": _standard(usual, pieces)}
     else:
         order = random_order if aspect == TIMING else turned
         changed = {"course": np.take_along_axis(pieces.course, order(pieces.visible, seed), axis=1)}
     return dataclasses.replace(
         pieces, **{name: np.where(channels, values, getattr(pieces, name)) for name, values in changed.items()}
     )
+
+
+def _standard(course: np.ndarray, pieces: Pieces) -> np.ndarray:
+    """A course with mean 0 and standard deviation 1 again; one that was flat stays flat."""
+    seen = np.ma.masked_array(course, ~pieces.visible)
+    centered = seen - seen.mean(1, keepdims=True)
+    deviation = centered.std(1, keepdims=True).filled(0)
+    varies = (deviation > 0) & (pieces.deviation > 0)[:, None]
+    return np.where(varies, centered.filled(0) / np.where(deviation > 0, deviation, 1), 0)
 
 
 def random_order(visible: np.ndarray, seed: int) -> np.ndarray:

@@ -15,7 +15,7 @@ from neurt.explain.aspects import (
     separate,
     take_apart,
     turned,
-    usual_deviation,
+    usual_at_level,
 )
 from neurt.explain.explained import ExplainedWindows
 from planted_windows import new_classifier
@@ -272,13 +272,14 @@ def test_deviation_follows_the_level_of_the_animal_as_is_usual():
         np.testing.assert_allclose(changed.deviation[:, OWN], deviation, rtol=1e-4)
 
 
-def test_few_windows_share_one_usual_deviation():
-    usually = usual_deviation(np.array([0.0, 1.0, 2.0, 3.0]), np.array([1.0, 2.0, 4.0, 8.0]), np.array([0, 1, 0, 1]))
-    np.testing.assert_allclose(usually(np.array([-5.0, 2.0, 9.0])), np.exp(np.log([1, 2, 4, 8]).mean()))
+def test_few_windows_share_one_usual_at_level():
+    values = np.array([[1.0, 5.0], [2.0, 5.0], [4.0, 6.0], [8.0, 6.0]])
+    usually = usual_at_level(np.array([0.0, 1.0, 2.0, 3.0]), values, np.array([0, 1, 0, 1]))
+    np.testing.assert_allclose(usually(np.array([-5.0, 2.0, 9.0])), np.tile(values.mean(0), (3, 1)))
 
 
 def test_what_only_one_class_has_is_as_usual_as_there():
-    usually = usual_deviation(np.arange(4.0), np.full(4, 5.0), np.ones(4, dtype=int))
+    usually = usual_at_level(np.arange(4.0), np.full((4, 1), 5.0), np.ones(4, dtype=int))
     np.testing.assert_allclose(usually(np.array([1.0, 2.0])), 5)
 
 
