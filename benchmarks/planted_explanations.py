@@ -344,7 +344,7 @@ def report(results: Mapping[str, Found], costs: str) -> str:
         f"Simulated mice only. In each study the pretrained model is fine-tuned to {TRAINING_MICE} mice and explained "
         f"on {held_out} others, {MICE['neurons']} neurons each. AUROCs of neurons are within mice, means over the "
         "held-out mice that are planted; of mice, over their mean log-odds. Errors are standard errors over studies. "
-        f"Completeness error of the integrated gradients, {STEPS_FOR_ORDER} steps, relative to the typical difference: "
+        f"Completeness error of the integrated gradients ({STEPS_FOR_ORDER} steps), over the typical difference: "
         f"median {errors[:, 0].mean():.1%}, 95th percentile {errors[:, 1].mean():.1%} (means over studies). {costs}"
     )
     sentences = [
