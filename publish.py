@@ -6,7 +6,8 @@
 The list is of what goes, not of what stays: no pickle, cache, checkpoint or recording can slip through. Large files go
 first, in pieces, and stay invisible; the commit that names all of them comes last. So an upload that ends halfway
 leaves the repository as it was, and the next one sends only what is missing. `Trainer.push_to_hub` sends its whole
-folder instead, with a pickle of its arguments (`training_args.bin`): push what `Trainer.save_model` left with this.
+folder instead, with a pickle of its arguments (`training_args.bin`): push what `Trainer.save_model` left with this. A
+classifier gets its pipeline, which neither it nor `save_pretrained` leaves.
 """
 
 import fnmatch
@@ -28,13 +29,20 @@ from .cards import CARD, EXPLANATION, NAME, is_written, model_card
 from .dataset_scripts.build_manifest import MANIFEST, read_manifest
 from .dataset_scripts.wording import byte_size, count, some
 from .hub_errors import in_one_line, require_token
+from .inference import is_classifier
 from .loading import load_processor
+from .pipeline_neurt import TASK
 
 # The root of the project is a model folder whose README is about the project: there the card has a name of its own.
 _CARD_BESIDE_README = "model_card.md"
 _WEIGHTS, _INDEX = "model.safetensors", "model.safetensors.index.json"
 _SHARD = re.compile(r"model-\d{5}-of-\d{5}\.safetensors")
-_SETTINGS = ("config.json", "processor_config.json")
+_CONFIG = "config.json"
+_SETTINGS = (_CONFIG, "processor_config.json")
+_PIPELINE = "pipeline_neurt.py"
+_TASKS = {
+    TASK: {"impl": "pipeline_neurt.NeuronSignalClassificationPipeline", "pt": ["AutoModelForSequenceClassification"]}
+}
 _AUTO_CLASSES = {"AutoConfig", "AutoModel", "AutoProcessor"}
 _RESULTS = (
     "reconstruction_errors.json",
@@ -104,8 +112,9 @@ def push_model(
     """Publish a model folder, such as `neurt pretrain` makes, as one commit in a repository of models.
 
     What goes: weights, both configurations, the code that they name with all that it imports, the card, results and
-    figures. A card that nobody wrote is filled from the results; in any card the repository's name takes the place of
-    PATH_OR_NAME. Weights, code and results of an earlier release that are not in this one are removed.
+    figures. A classifier that was saved without its pipeline gets it. A card that nobody wrote is filled from the
+    results; in any card the repository's name takes the place of PATH_OR_NAME. Weights, code and results of an earlier
+    release that are not in this one are removed.
 
     Args:
         folder: The model.
@@ -121,8 +130,8 @@ def push_model(
         OSError: If the Hub refuses, or the network goes away; nothing is half-published then.
     """
     folder, names = Path(folder), model_files(folder)
-    additions = [*_additions(folder, names), _model_card(folder, names.get(CARD), repo_id)]
-    # Of two cards the later one goes: the file was checked, and has its place filled here.
+    additions = [*_additions(folder, names), *_pipeline(folder, names), _model_card(folder, names.get(CARD), repo_id)]
+    # Of two of a name the later one goes: the file was checked, and is completed here.
     unique = {addition.path_in_repo: addition for addition in additions}
     return _publish("model", repo_id, list(unique.values()), private, revision, dry_run)
 
@@ -187,6 +196,19 @@ def _model_card(folder: Path, name: str | None, repo_id: str) -> CommitOperation
     return CommitOperationAdd(CARD, text.replace(NAME.encode(), repo_id.encode()))
 
 
+def _pipeline(folder: Path, names: Iterable[str]) -> list[CommitOperationAdd]:
+    """What a classifier lacks of its pipeline: the code, and the words in its configuration that name it."""
+    if not is_classifier(folder):
+        return []
+    code = [] if _PIPELINE in names else [CommitOperationAdd(_PIPELINE, Path(__file__).with_name(_PIPELINE))]
+    config = json.loads((folder / _CONFIG).read_text(encoding="utf-8"))
+    tasks = config.get("custom_pipelines", {})
+    if TASK in tasks:
+        return code
+    text = json.dumps(config | {"custom_pipelines": {**tasks, **_TASKS}}, indent=2) + "\n"
+    return [*code, CommitOperationAdd(_CONFIG, text.encode())]
+
+
 def _weights(folder: Path) -> list[str]:
     """One file, or the shards and what says which weight is in which."""
     if (folder / _WEIGHTS).exists() or not (folder / _INDEX).exists():
@@ -210,10 +232,15 @@ def _require_safetensors(path: Path) -> None:
 
 
 def _code(folder: Path, settings: Iterable[Mapping[str, Any]]) -> list[str]:
-    """The files with the code that the configurations name, and all that these import of each other."""
+    """The files with the code that the configurations name, and all that these import of each other.
+
+    Our own pipeline may be missing: `_pipeline` adds it.
+    """
     try:
         named = {name: str(each["auto_map"][name]) for each in settings for name in each.get("auto_map", ())}
         pipelines = {str(task["impl"]) for each in settings for task in each.get("custom_pipelines", {}).values()}
+        if not (folder / _PIPELINE).exists():
+            pipelines -= {_TASKS[TASK]["impl"]}
     except (KeyError, TypeError, AttributeError):
         named, pipelines = {}, set()
     if not _AUTO_CLASSES <= named.keys():
@@ -236,7 +263,9 @@ def _modules(folder: Path, reference: str) -> list[str]:
         paths = [folder / f"{module}.py", *get_relative_import_files(folder / f"{module}.py")]
     except FileNotFoundError as error:
         missing = Path(error.filename).name
-        raise ValueError(f"{folder}: expected {missing}, which {reference} needs, got no such file") from error
+        raise ValueError(
+            f"{folder}: expected {missing}, which {reference} needs, got no such file; save the model again with neurt"
+        ) from error
     return [Path(path).name for path in paths]
 
 

@@ -10,7 +10,8 @@ import numpy as np
 import pytest
 from hub_server import OTHER_TOKEN, OWNER, STRANGER, TOKEN, connect, serving_hub
 from huggingface_hub import CommitOperationAdd, HfApi
-from neurt import NeurtProcessor
+from neurt import NeurtForSequenceClassification, NeurtProcessor
+from neurt.pipeline_neurt import TASK, NeuronSignalClassificationPipeline
 from neurt.publish import model_files, push_dataset, push_model
 from small_builds import recording, write
 
@@ -117,6 +118,24 @@ def test_the_code_that_goes_is_what_the_configuration_names_and_that_imports(mod
     (model / "formats_neurt.py").write_text("import numpy")
     named = {name for name in model_files(model) if name.endswith(".py")}
     assert named == CODE | {"pipeline_neurt.py", "arrays_neurt.py", "formats_neurt.py"}
+
+
+@pytest.mark.parametrize("opened_from_pipeline", [False, True])
+def test_a_classifier_that_was_saved_without_its_pipeline_gets_it(hub, tiny_model, tmp_path, opened_from_pipeline):
+    model, processor = NeurtForSequenceClassification(tiny_model().config), NeurtProcessor(window_length=40)
+    whole, plain = tmp_path / "whole", tmp_path / "plain"
+    NeuronSignalClassificationPipeline(model, processor=processor).save_pretrained(whole)
+    if opened_from_pipeline:  # its configuration names the pipeline then
+        model = NeurtForSequenceClassification.from_pretrained(whole)
+    else:
+        del model.config.custom_pipelines
+    model.save_pretrained(plain)
+    processor.save_pretrained(plain)
+    push_model(plain, NAME)
+    assert published(hub) == {*model_files(whole), "README.md"} and not (plain / "pipeline_neurt.py").exists()
+    assert files(hub)["pipeline_neurt.py"] == (whole / "pipeline_neurt.py").read_bytes()
+    assert json.loads(files(hub)["config.json"]) == json.loads((whole / "config.json").read_text())
+    assert TASK in files(hub)["README.md"].decode()
 
 
 @pytest.mark.parametrize(

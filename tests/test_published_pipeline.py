@@ -65,6 +65,17 @@ def folder(tmp_path_factory):
 
 
 @pytest.fixture(scope="module")
+def plain(classifier, tmp_path_factory):
+    """The classifier as `save_pretrained` of the model and of the processor leaves it, without its pipeline."""
+    folder = tmp_path_factory.mktemp("models") / "plain"
+    shutil.copytree(classifier, folder, ignore=shutil.ignore_patterns("pipeline_neurt.py", "training"))
+    config = json.loads((folder / "config.json").read_text())
+    del config["custom_pipelines"]
+    (folder / "config.json").write_text(json.dumps(config))
+    return folder
+
+
+@pytest.fixture(scope="module")
 def later(classifier, tmp_path_factory):
     """The classifier with other weights, and a pipeline with other code."""
     folder = tmp_path_factory.mktemp("models") / "later"
@@ -95,11 +106,11 @@ def said_of(model, folder):
 
 
 @pytest.fixture(scope="module")
-def found(classifier, later, folder):
+def found(plain, later, folder):
     """What the other process found with the Hub, and after it was gone."""
     with serving_hub() as hub, pytest.MonkeyPatch.context() as patch:
         connect(hub, patch)
-        words = json.dumps([NAME, {"pinned": push_model(classifier, NAME).commit, "later": "main"}])
+        words = json.dumps([NAME, {"pinned": push_model(plain, NAME).commit, "later": "main"}])
         push_model(later, NAME)
         environment = hub.environment(folder / "cache")
         online = run_elsewhere(OPEN, words, folder=folder, environment=environment)
