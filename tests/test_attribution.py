@@ -102,10 +102,10 @@ def test_values_are_the_integral_of_the_gradient_along_the_path():
     level, points, steps = torch.as_tensor(mean_levels(windows)), *np.polynomial.legendre.leggauss(40)
     values, expected = windows.inputs["input_values"], 0
     for point, step in zip((points + 1) / 2, steps / 2, strict=True):
-        between = (level + point * (values - level)).requires_grad_()
+        between = (level + point**3 * (values - level)).requires_grad_()
         logits = model(between, windows.inputs["attention_mask"]).logits
         (gradient,) = torch.autograd.grad((logits[:, 1] - logits[:, 0]).sum(), between)
-        expected = expected + step * gradient * (values - level)
+        expected = expected + step * 3 * point**2 * gradient * (values - level)
     targets = np.ones(len(windows), dtype=int)
     np.testing.assert_allclose(attribute(model, windows, targets, steps=40).values, expected, atol=1e-5)
     of_frames = attribute(model, windows, targets, steps=STEPS_FOR_ORDER).values.sum(2)
