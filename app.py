@@ -22,14 +22,17 @@ from .inference import is_classifier
 from .loading import shipped_model
 from .markdown_text import escape_markdown
 from .one_recording import KIND, PIXEL, RATE, Stated, show
+from .upload_room import BoundedRoom, keep_forgetting, only_dropped, own_place
 from .uploads import SUFFIXES, Limits
 
 MODEL_VARIABLE = "NEURT_MODEL"
 SECONDS, MEMORY = 120, 3 * 10**9  # of one visit; memory in bytes
 AT_ONCE, WAITING = 2, 8  # visits that are worked on, and that wait
-# Seconds: how often uploads that nobody asked about are looked for, and from which age they are removed. Longer than
+# Bytes of all uploads that lie there or come: what those take that are worked on and wait.
+ROOM = (AT_ONCE + WAITING) * Limits().upload
+# Seconds: from which age uploads that nobody asked about are removed, and how often they are looked for. Longer than
 # the last of those that wait may have to.
-_FORGOTTEN = (60, SECONDS * WAITING // AT_ONCE + 60)
+_FORGOTTEN = {"age": SECONDS * WAITING // AT_ONCE + 60, "every": 60}
 _UNSTATED = "as the file says"
 _INTRODUCTION = f"""
 # NEuRT: look at a recording
@@ -88,10 +91,11 @@ def build_page(model: str) -> Any:
     """
     import gradio
 
-    with gradio.Blocks(title="NEuRT", analytics_enabled=False, delete_cache=_FORGOTTEN) as page:
+    with gradio.Blocks(title="NEuRT", analytics_enabled=False) as page:
         gradio.Markdown(_INTRODUCTION + describe(model))
         with gradio.Row():
             file = gradio.File(label="Your recording", file_types=list(SUFFIXES), height=170, scale=3)
+            only_dropped(file)
             with gradio.Column(scale=2, min_width=260):
                 gradio.Markdown("No recording at hand? The example is **simulated**: no animal was recorded.")
                 example = gradio.Button("Show the simulated example", variant="primary")
@@ -102,7 +106,9 @@ def build_page(model: str) -> Any:
         result = gradio.HTML(elem_id="result", js_on_load=None, container=False)
         options = {"outputs": result, "concurrency_id": "visits", "concurrency_limit": AT_ONCE}
         options |= {"api_visibility": "private", "show_progress": "minimal"}
-        visit = file.upload(functools.partial(look, model), [file, rate, pixel, kind], **options)
+        upload = gradio.State()
+        taken = file.upload(own_place, file, upload, api_visibility="private", queue=False)
+        visit = taken.then(functools.partial(look, model), [upload, rate, pixel, kind], **options)
         # Emptied, so that the same file can be dropped again with other facts.
         visit.then(lambda: None, outputs=file, api_visibility="private", queue=False)
         example.click(functools.partial(_look_at_example, model), **options)
@@ -140,10 +146,13 @@ def serve(model: str | os.PathLike | None = None, *, host: str | None = None, po
         os.environ |= {"GRADIO_ANALYTICS_ENABLED": "False", "GRADIO_TEMP_DIR": uploads}
         try:
             import gradio
+            from starlette.middleware import Middleware
         except ImportError as error:
             raise ValueError('expected gradio to be installed; pip install "neurt[app]"') from error
         prepare("neurt.one_recording")
+        keep_forgetting(Path(uploads), **_FORGOTTEN)
         page = build_page(model)
+        room = Middleware(BoundedRoom, folder=Path(uploads), largest=Limits().upload, room=ROOM)
         system = ["system-ui", "sans-serif"]  # no font is fetched
         theme = gradio.themes.Default(primary_hue="blue", font=system, font_mono=["ui-monospace", "monospace"])
         # Whoever ends the process this way wants no uploads left either.
@@ -158,6 +167,7 @@ def serve(model: str | os.PathLike | None = None, *, host: str | None = None, po
                 enable_monitoring=False,
                 mcp_server=False,
                 max_file_size=Limits().upload,
+                app_kwargs={"middleware": [room]},
                 footer_links=[],
                 theme=theme,
                 css=_CSS,

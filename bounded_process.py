@@ -69,7 +69,7 @@ def _next_text(receiver, end: float, seconds: float) -> str | None:
         raise ValueError(f"this took over {count(round(seconds), 'second')}, the most it may; try a shorter recording")
     try:
         kind, text = json.loads(receiver.recv_bytes(_MOST_BYTES))
-    except EOFError:
+    except (EOFError, OSError):  # the latter of a text that is too long, or broke off
         raise ValueError("this ended the program that read the file, which may be damaged; try another") from None
     if kind == "bug":
         print(text, file=sys.stderr)

@@ -58,9 +58,11 @@ def take_in(upload: Path, folder: Path, limits: Limits | None = None) -> Path:
         What to read: a file or a folder in `folder`, named as the upload, since recordings are named after it.
 
     Raises:
-        ValueError: If it is of another kind, too large, damaged, or a zip that should not be opened.
+        ValueError: If it is gone, of another kind, too large, damaged, or a zip that should not be opened.
     """
     limits = limits or Limits()
+    if not upload.is_file():
+        raise ValueError("expected the file that was dropped, got none any more; drop it again")
     suffix, size = upload.suffix.lower(), upload.stat().st_size
     if suffix not in SUFFIXES:
         raise ValueError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {_shown(upload.name)}")
