@@ -1,24 +1,16 @@
-"""The pipeline gives of a recording what the model gives of its windows, here and in a process without neurt."""
+"""The pipeline gives of a recording what the model gives of its windows."""
 
 import dataclasses
-import json
 
 import numpy as np
 import pytest
 import torch
-from elsewhere import run_elsewhere
 from neurt import NeurtConfig, NeurtForSequenceClassification, NeurtProcessor
 from neurt.pipeline_neurt import TASK, NeuronSignalClassificationPipeline
 from small_builds import recording as random_recording
 from transformers import pipeline
 
 SIZES = {"hidden_size": 16, "intermediate_size": 16, "num_hidden_layers": 1, "num_attention_heads": 2}
-OPEN = """
-import json
-from transformers import pipeline
-classify = pipeline("neuron-signal-classification", model=sys.argv[1], trust_remote_code=True)
-print(json.dumps([classify(path, missing_neighbours="mask")["scores"] for path in sys.argv[2:]]))
-"""
 
 
 @pytest.fixture(scope="module")
@@ -153,12 +145,3 @@ def test_a_saved_folder_carries_its_pipeline(folder, classify, recording):
     assert (folder / "pipeline_neurt.py").is_file()
     again = pipeline(TASK, model=str(folder), trust_remote_code=True, device="cpu")
     assert again(recording)["scores"] == pytest.approx(classify(recording)["scores"], rel=1e-5)
-
-
-def test_a_process_without_neurt_opens_archives_and_tables(folder, classify, recording, tmp_path):
-    path = archive(tmp_path / "a.npz", recording)
-    (tmp_path / "elsewhere").mkdir()
-    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
-    said = run_elsewhere(OPEN, folder, path, folder=tmp_path / "elsewhere", environment=environment)
-    expected = classify(path, missing_neighbours="mask")["scores"]
-    assert json.loads(said.splitlines()[-1]) == [pytest.approx(expected, rel=1e-5)]
