@@ -8,7 +8,6 @@ A card that a person wrote, or changed, is never replaced: ours ends with a dige
 import functools
 import hashlib
 import importlib.metadata
-import json
 import math
 import re
 from collections.abc import Iterable, Mapping
@@ -23,7 +22,7 @@ from .crossval.provenance import weights_digest
 from .dataset_scripts.wording import count, value_range
 from .evaluation import ClassificationScores, MeasuredOn, ReconstructionScores
 from .inference import is_classifier
-from .ledger import LEDGER
+from .ledger import LEDGER, read_object
 from .loading import load_config
 from .markdown_text import code_block, escape_markdown, markdown_table
 from .pipeline_neurt import TASK
@@ -52,6 +51,7 @@ def model_card(folder: Path) -> str:
     """
     config, classifier = load_config(folder), is_classifier(folder)
     results = _of_these_weights(folder, _json(folder / LEDGER))
+    explanation = _json(folder / EXPLANATION)
     try:
         text = fill_template(
             "model_card.md.jinja",
@@ -64,14 +64,14 @@ def model_card(folder: Path) -> str:
             seen=_names(results.get("seen_in_training", ())),
             training=_training(results),
             results=_results(results),
-            faithfulness=_faithfulness(_json(folder / EXPLANATION), results, classifier),
+            faithfulness=_faithfulness(explanation, results, classifier),
             made=_made(results),
             version=importlib.metadata.version("neurt"),
         )
-    except (KeyError, TypeError, AttributeError, StopIteration):
+    except (KeyError, TypeError, AttributeError, StopIteration, ValueError):
         raise ValueError(
-            f"{folder / LEDGER}: expected results as a training writes them, got others; write {CARD} by hand, or "
-            f"remove {LEDGER}"
+            f"{folder / LEDGER}: expected results as a training writes them, or {EXPLANATION} as a report does, got "
+            f"others; write {CARD} by hand, or remove them"
         ) from None
     return signed(text)
 
@@ -113,13 +113,7 @@ def write_card(folder: Path) -> None:
 
 def _json(path: Path) -> dict[str, Any]:
     """What a file holds, if it is there."""
-    try:
-        found = json.loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
-    except (ValueError, RecursionError):
-        found = None
-    if not isinstance(found, dict):
-        raise ValueError(f"{path}: expected JSON as neurt writes it, got something else; remove the file")
-    return found
+    return read_object(path) if path.is_file() else {}
 
 
 def _of_these_weights(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
@@ -226,7 +220,7 @@ def _training(results: Mapping[str, Any]) -> str:
     if split:
         sides = {"train": "trained", "validation": "chose the checkpoint", "test": "were held out for the test"}
         numbers = [f"{len(split[part])} {words}" for part, words in sides.items()]
-        lines.append(f"{split['by'].capitalize()}s: {', '.join(numbers)}.")
+        lines.append(f"{escape_markdown(split['by'].capitalize())}s: {', '.join(numbers)}.")
     lines.append("Licence of these weights: not stated.")
     lines.append(f"Time: {NOT_MEASURED.lower()}." if hours is None else f"Time: {_duration(hours)}.")
     lines.append(f"Energy: {NOT_MEASURED.lower()}.")
@@ -239,10 +233,11 @@ def _duration(hours: float) -> str:
 
 
 def _recordings(data: Mapping[str, Any]) -> list[str]:
-    simulated = f"{data['simulated_recordings'] or 'none'} of them simulated"
+    number = data["simulated_recordings"]
+    simulated = f"{format(number, 'd') if number else 'none'} of them simulated"
     licences = [escape_markdown(licence) if licence else "not stated" for licence in data["licences"]]
     return [
-        f"Recordings: {data['recordings']} of {count(data['subjects'], 'animal')}, {simulated}.",
+        f"Recordings: {data['recordings']:d} of {count(int(data['subjects']), 'animal')}, {simulated}.",
         f"Traces: {_names(data['trace_kinds'])}, at {value_range(data['sampling_rates'])} Hz.",
         f"Licence of the recordings: {', '.join(licences)}.",
     ]

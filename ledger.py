@@ -33,7 +33,7 @@ RELATIVE, ABSOLUTE = 1e-3, 1e-5
 TIMES = frozenset({"milliseconds", "seconds", "minutes", "hours"})
 # What tells the rows of a list from each other.
 _NAMES = ("predictor", "channel", "level", "subject_id", "seconds")
-_MOST_BYTES = 2**26
+_MOST_BYTES, _DEEPEST = 2**26, 100
 
 
 @dataclass(frozen=True)
@@ -62,14 +62,21 @@ def read_ledger(folder: Path) -> dict[str, Any]:
         raise ValueError(
             f"expected {LEDGER} in the folder of a model, got none in {folder}; there is nothing to compare"
         )
+    return read_object(path)
+
+
+def read_object(path: Path) -> dict[str, Any]:
+    """What a JSON file holds.
+
+    Raises:
+        ValueError: If it is no object, or larger than any that neurt writes.
+    """
     try:
-        if path.stat().st_size > _MOST_BYTES:
-            raise ValueError
-        found = json.loads(path.read_text(encoding="utf-8"))
-        if not isinstance(found, dict):
-            raise ValueError
+        found = json.loads(path.read_text(encoding="utf-8")) if path.stat().st_size <= _MOST_BYTES else None
     except (ValueError, RecursionError):
-        raise ValueError(f"{path}: expected a ledger as neurt writes it, got something else") from None
+        found = None
+    if not isinstance(found, dict):
+        raise ValueError(f"{path}: expected a JSON object as neurt writes it, got something else; remove the file")
     return found
 
 
@@ -89,7 +96,13 @@ def differences(old: Any, new: Any) -> tuple[list[Difference], int]:
 
 
 def leaves(value: Any, name: tuple[str, ...] = ()) -> Iterator[tuple[tuple[str, ...], Any]]:
-    """Each single value of nested JSON, with the names that lead to it; rows are named by what they are of."""
+    """Each single value of nested JSON, with the names that lead to it; rows are named by what they are of.
+
+    Raises:
+        ValueError: If it is nested deeper than any that neurt writes.
+    """
+    if len(name) > _DEEPEST:
+        raise ValueError(f"expected numbers at most {_DEEPEST} levels deep, got deeper ones")
     if isinstance(value, Mapping):
         for key, item in value.items():
             yield from leaves(item, (*name, str(key)))
@@ -111,6 +124,10 @@ def agree(old: Any, new: Any) -> bool:
         return type(old) is type(new) and old == new
     if isinstance(old, int) and isinstance(new, int):
         return old == new
+    try:
+        old, new = float(old), float(new)
+    except OverflowError:  # whole numbers in JSON have no end
+        return False
     both_undefined = math.isnan(old) and math.isnan(new)
     return both_undefined or math.isclose(old, new, rel_tol=RELATIVE, abs_tol=ABSOLUTE)
 

@@ -27,6 +27,8 @@ from neurt.reproduce import BENCHMARKS, SIZE, TRAINING
         ("a", "a", True),
         ("a", "b", False),
         ("1", 1, False),
+        (10**400, 0.5, False),
+        (10**400, 10**400, True),
     ],
 )
 def test_fractions_agree_to_a_thousandth_and_all_else_exactly(old, new, same):
@@ -73,8 +75,16 @@ def test_a_command_that_is_written_down_has_no_paths_of_this_machine(words, comm
 @pytest.mark.parametrize("text", ["[]", "{", "[" * 100_000, '"x"'])
 def test_what_is_no_ledger_is_refused(tmp_path, text):
     (tmp_path / "results.json").write_text(text)
-    with pytest.raises(ValueError, match="expected a ledger as neurt writes it"):
+    with pytest.raises(ValueError, match="results.json: expected a JSON object as neurt writes it"):
         read_ledger(tmp_path)
+
+
+def test_a_ledger_that_is_nested_without_end_is_refused_in_one_line():
+    deep = 1
+    for _ in range(500):
+        deep = {"numbers": deep}
+    with pytest.raises(ValueError, match="expected numbers at most 100 levels deep"):
+        differences(deep, deep)
 
 
 def test_a_folder_without_a_ledger_is_refused(tmp_path):
