@@ -12,7 +12,7 @@ GIGABYTE = 10**9
 
 @pytest.fixture(scope="module", autouse=True)
 def prepared():
-    prepare("neurt.one_recording")
+    prepare("neurt.bounded_process")
 
 
 @pytest.fixture(autouse=True)
