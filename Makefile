@@ -48,6 +48,8 @@ benchmarks: install
 	$(BIN)/python benchmarks/resume_after_kill.py
 	$(BIN)/python benchmarks/planted_groups.py --jobs 2
 	$(BIN)/python benchmarks/null_studies.py --jobs 2
+	$(BIN)/python benchmarks/planted_explanations.py --jobs 2
+	$(BIN)/python benchmarks/published_explanations.py
 	$(BIN)/python benchmarks/real_groups.py
 	$(BIN)/python benchmarks/build_microns.py
 	$(BIN)/python benchmarks/window_stream.py
