@@ -19,7 +19,7 @@ from typing import Any
 from .bounded_process import prepare, run_bounded
 from .dataset_scripts.recording import TRACE_KINDS
 from .inference import is_classifier
-from .loading import shipped_model
+from .loading import name_of, shipped_model
 from .markdown_text import escape_markdown
 from .one_recording import KIND, PIXEL, RATE, Stated, show
 from .upload_room import BoundedRoom, keep_forgetting, only_dropped, own_place
@@ -121,7 +121,7 @@ def _look_at_example(model: str) -> Iterator[str]:
 
 def describe(model: str) -> str:
     """Which model it is, and what it can do, in Markdown; of a folder its name alone, for all the world to see."""
-    name = escape_markdown(Path(model).resolve().name if Path(model).exists() else model)
+    name = escape_markdown(name_of(model))
     name = "the shipped weights, pretrained on simulated recordings alone" if model == str(shipped_model()) else name
     if is_classifier(model):
         return f"Model: {name}, a classifier. Hidden gaps are filled by the shipped weights."

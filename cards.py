@@ -22,7 +22,7 @@ from .crossval.provenance import weights_digest
 from .dataset_scripts.wording import count, value_range
 from .evaluation import ClassificationScores, MeasuredOn, ReconstructionScores
 from .inference import is_classifier
-from .ledger import LEDGER, read_object
+from .ledger import LEDGER, provenance_of, read_object
 from .loading import load_config
 from .markdown_text import code_block, escape_markdown, markdown_table
 from .pipeline_neurt import TASK
@@ -118,14 +118,9 @@ def _json(path: Path) -> dict[str, Any]:
 
 def _of_these_weights(folder: Path, results: dict[str, Any]) -> dict[str, Any]:
     """The results, or none where the folder has other weights by now."""
-    measured = _provenance(results).get("weights_sha256")
+    measured = provenance_of(results).get("weights_sha256")
     weights = folder / SAFE_WEIGHTS_NAME
     return {} if measured and weights.is_file() and weights_digest(folder) != measured else results
-
-
-def _provenance(results: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = results.get("provenance")
-    return found if isinstance(found, dict) else {}
 
 
 def _title(config: Any, classifier: bool) -> str:
@@ -182,7 +177,7 @@ def eval_result(results: Mapping[str, Any], metric: str, value: float, task: str
     """A score for the metadata of a card, on the held-out animals of a training."""
     simulated = ", simulated recordings among them" if results["simulated"] else ""
     digests = {
-        "manifest_sha256": _provenance(results).get("build_sha256"),
+        "manifest_sha256": provenance_of(results).get("build_sha256"),
         "split_sha256": results["split"].get("sha256"),
     }
     return EvalResult(
@@ -274,7 +269,7 @@ def _faithfulness(explanation: Mapping[str, Any], results: Mapping[str, Any], cl
     how = f"`neurt explain report` tests explanations of a classifier{'.' if classifier else '; this is none.'}"
     if not explanation:
         return f"{NOT_MEASURED}. {how}"
-    if explanation.get("weights_sha256") != _provenance(results).get("weights_sha256"):
+    if explanation.get("weights_sha256") != provenance_of(results).get("weights_sha256"):
         return f"{NOT_MEASURED}: {EXPLANATION} is about other weights. {how}"
     rows = [map(escape_markdown, (name, found["stamp"])) for name, found in explanation["methods"].items()]
     kind = " Simulated recordings are among those explained." if explanation.get("simulated") else ""
@@ -292,7 +287,7 @@ def _is_digest(text: Any) -> bool:
 
 
 def _made(results: Mapping[str, Any]) -> str:
-    provenance = _provenance(results)
+    provenance = provenance_of(results)
     if not provenance:
         return f"Versions and digests: {NOT_MEASURED.lower()}."
     used = ", ".join(" ".join(map(escape_markdown, each)) for each in provenance["versions"].items())

@@ -80,6 +80,12 @@ def read_object(path: Path) -> dict[str, Any]:
     return found
 
 
+def provenance_of(results: Mapping[str, Any]) -> Mapping[str, Any]:
+    """With what results were measured; empty where they do not say."""
+    found = results.get("provenance")
+    return found if isinstance(found, Mapping) else {}
+
+
 def differences(old: Any, new: Any) -> tuple[list[Difference], int]:
     """Where two measurements disagree, and how many numbers were compared; what only the new one has is passed over.
 

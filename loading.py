@@ -146,3 +146,8 @@ def _quietly() -> Iterator[None]:
         logging.set_verbosity(verbosity)
         if bars:
             logging.enable_progress_bar()
+
+
+def name_of(place: str | Path) -> str:
+    """What to call a model, or a build, for others to read: a folder by its own name, a Hub name as it is."""
+    return Path(place).resolve().name if Path(place).exists() else str(place)

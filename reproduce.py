@@ -23,7 +23,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from .crossval.provenance import manifest_digest, weights_digest
 from .dataset_scripts.wording import count, printable, some
 from .evaluation import json_ready
-from .ledger import LEDGER, MEASUREMENTS, Difference, differences, read_ledger
+from .ledger import LEDGER, MEASUREMENTS, Difference, differences, provenance_of, read_ledger
 from .loading import load_config
 from .train import BEFORE, score_again
 
@@ -142,7 +142,7 @@ def _same_weights(folder: Path, entries: Mapping[str, Any]) -> Outcome:
     """Whether the weights are those that every measurement of them is of."""
     now = weights_digest(folder)
     told = {
-        name: entry.get("weights_sha256", _provenance(entry).get("weights_sha256"))
+        name: entry.get("weights_sha256", provenance_of(entry).get("weights_sha256"))
         for name, entry in entries.items()
         if name not in BENCHMARKS or BENCHMARKS[name].of_weights
     }
@@ -152,11 +152,6 @@ def _same_weights(folder: Path, entries: Mapping[str, Any]) -> Outcome:
     before = some(sorted({_shown(told[name]) for name in others}))
     words = f"not those of the ledger: SHA-256 of {SAFE_WEIGHTS_NAME} is {now}, it says {before} ({some(others)})"
     return Outcome(WEIGHTS, False, words=words)
-
-
-def _provenance(entry: Mapping[str, Any]) -> Mapping[str, Any]:
-    found = entry.get("provenance")
-    return found if isinstance(found, Mapping) else {}
 
 
 def _rerun(name: str, entry: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> Outcome:
@@ -233,7 +228,7 @@ def _tested_again(folder: Path, results: Mapping[str, Any], build: Path | None) 
     kind = next(iter(scores))
     told = {kind: _without_rows_of(BEFORE, results.get(kind))}
     entry = {"numbers": told, "split_sha256": results["split"].get("sha256")}
-    entry["data_sha256"] = _provenance(results).get("build_sha256")
+    entry["data_sha256"] = provenance_of(results).get("build_sha256")
     found = {"numbers": json_ready(scores), "split_sha256": split, "data_sha256": manifest_digest(build)}
     return _compared(HELD_OUT, entry, found)
 

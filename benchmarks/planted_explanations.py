@@ -30,7 +30,7 @@ from typing import Any
 
 import numpy as np
 import torch
-from measurement import markdown_table, publish
+from measurement import markdown_table
 from neurt import NeurtForSequenceClassification, NeurtProcessor
 from neurt.crossval.data import StudyOptions
 from neurt.crossval.finetuning import BalancedWindows
@@ -52,11 +52,8 @@ from simulated_studies import (
     LABEL,
     SimulatedStudy,
     check_unseen,
-    cost,
     mean_and_error,
-    measure_all,
-    parse_arguments,
-    save_studies,
+    measure_kinds,
     simulated_recordings,
     with_error,
 )
@@ -373,18 +370,7 @@ def report(results: Mapping[str, Found], costs: str) -> str:
 
 
 def main():
-    arguments = parse_arguments(__doc__, SEEDS)
-    studies = planted_studies(arguments.seeds, arguments.model)
-    measured = measure_all(
-        study_results,
-        sum(studies.values(), []),
-        jobs=arguments.jobs,
-        lines=arguments.output and arguments.output.with_suffix(".jsonl"),
-    )
-    results = {kind: [measured[study.name] for study in members] for kind, members in studies.items()}
-    publish(report(results, cost(measured)), arguments.output)
-    if arguments.output:
-        save_studies(summary(results), sum(studies.values(), []), measured, arguments.output)
+    measure_kinds(__doc__, SEEDS, planted_studies, study_results, report, summary)
 
 
 if __name__ == "__main__":

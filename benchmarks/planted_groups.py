@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from measurement import markdown_table, publish
+from measurement import markdown_table
 from neurt.baselines import SIMPLE_STATISTICS
 from neurt.crossval.data import StudyOptions
 from neurt.crossval.permutations import SIGNIFICANT
@@ -33,11 +33,8 @@ from simulated_studies import (
     SimulatedStudy,
     as_build,
     check_unseen,
-    cost,
     mean_and_error,
-    measure_all,
-    parse_arguments,
-    save_studies,
+    measure_kinds,
     standard_error,
     with_error,
 )
@@ -241,18 +238,7 @@ def report(found: Mapping[str, Found], costs: str) -> str:
 
 
 def main():
-    arguments = parse_arguments(__doc__, SEEDS)
-    studies = planted_studies(arguments.seeds, arguments.model)
-    measured = measure_all(
-        study_results,
-        sum(studies.values(), []),
-        jobs=arguments.jobs,
-        lines=arguments.output and arguments.output.with_suffix(".jsonl"),
-    )
-    found = {kind: [measured[study.name] for study in members] for kind, members in studies.items()}
-    publish(report(found, cost(measured)), arguments.output)
-    if arguments.output:
-        save_studies(summary(found), sum(studies.values(), []), measured, arguments.output)
+    measure_kinds(__doc__, SEEDS, planted_studies, study_results, report, summary)
 
 
 if __name__ == "__main__":

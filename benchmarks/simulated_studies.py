@@ -20,7 +20,7 @@ from typing import Any
 import numpy as np
 import threadpoolctl
 import torch
-from measurement import digest_of, save_found
+from measurement import digest_of, publish, save_found
 from neurt.crossval.data import StudyOptions
 from neurt.dataset_scripts.parquet_build import write_build
 from neurt.dataset_scripts.recording import Recording
@@ -111,6 +111,34 @@ def measure_all(
                 file.write(line + "\n")
         print(f"{study.name} ({len(found)} of {len(studies)}): {result['seconds']:.0f} s", flush=True)
     return found
+
+
+def measure_kinds(
+    words: str,
+    seeds: int,
+    studies_of: Callable[[int, Path], dict[str, list[SimulatedStudy]]],
+    measure: Measure,
+    report: Callable[[Mapping[str, Sequence[Mapping[str, Any]]], str], str],
+    summary: Callable[[Mapping[str, Sequence[Mapping[str, Any]]]], dict[str, Any]],
+):
+    """A benchmark of studies of several kinds, as a command.
+
+    Args:
+        words: As for `parse_arguments`, like seeds.
+        studies_of: The studies of each kind, from the number of seeds and the model.
+        measure: As for `measure_all`.
+        report: From what the studies of each kind gave, and how long they took.
+        summary: From the same; what a card tells.
+    """
+    arguments = parse_arguments(words, seeds)
+    kinds = studies_of(arguments.seeds, arguments.model)
+    studies = sum(kinds.values(), [])
+    lines = arguments.output and arguments.output.with_suffix(".jsonl")
+    measured = measure_all(measure, studies, jobs=arguments.jobs, lines=lines)
+    found = {kind: [measured[study.name] for study in members] for kind, members in kinds.items()}
+    publish(report(found, cost(measured)), arguments.output)
+    if arguments.output:
+        save_studies(summary(found), studies, measured, arguments.output)
 
 
 def fingerprint(study: SimulatedStudy) -> str:

@@ -110,7 +110,7 @@ class Separation:
         lost: For each channel, and for `ALL_CHANNELS`, what share of the gap each of `COLUMNS` takes when it is
             neutralised there; 1 is all of it. Empty where the gap may be 0, of which there are no shares.
         channel: The channel that owns more of the gap than any other; `ALL_CHANNELS` where none clearly does.
-        aspect: The aspect of it that takes more than any other; None where none clearly does.
+        aspect: The aspect of it that takes more than any other, at least `LEAST_SHARE`; None where none clearly does.
     """
 
     class_names: tuple[str, str]
@@ -175,8 +175,8 @@ def separate(
     Raises:
         ValueError: If there are not two classes, fewer than three animals of one, or an animal is of both.
     """
-    animals = _Animals.of(model, windows)
-    before = animals.means(log_odds_of(model, windows.inputs, np.ones(len(windows), dtype=int)))
+    animals, ones = _Animals.of(model, windows), np.ones(len(windows), dtype=int)
+    before = animals.means(log_odds_of(model, windows.inputs, ones))
     found = Separation(
         class_names=tuple(model.config.id2label[place] for place in range(2)),
         num_animals=tuple(np.bincount(animals.classes).tolist()),
@@ -195,7 +195,7 @@ def separate(
     for name, column in progress(cells):
         changed = neutralise(pieces, column, channels[name], seed)
         inputs = {**windows.inputs, "input_values": torch.as_tensor(changed.together())}
-        scores[name, column] = animals.means(log_odds_of(model, inputs, np.ones(len(windows), dtype=int)))
+        scores[name, column] = animals.means(log_odds_of(model, inputs, ones))
     lost = {
         name: {column: animals.share_lost(before, scores[name, column], seed) for column in COLUMNS}
         for name in channels

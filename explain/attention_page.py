@@ -17,7 +17,7 @@ import bertviz
 import numpy as np
 from markupsafe import Markup
 
-from ..loading import load_processor, load_quietly
+from ..loading import load_processor, load_quietly, name_of
 from ..modeling_neurt import NeurtModel, NeurtPreTrainedModel
 from ..writing_aside import file_aside, require_new
 from .attention_bins import BinnedAttention, bin_attention, hidden_frames
@@ -122,7 +122,7 @@ def write_attention_page(
     )
     if hide_spans:
         window = window.with_hidden_spans(seed)
-    page = attention_page(network, window, bins, model_name=_name(model))
+    page = attention_page(network, window, bins, model_name=name_of(model))
     with file_aside(output) as aside:
         aside.write_text(page, encoding="utf-8")
     return window
@@ -162,8 +162,3 @@ def _trace_points(window: OneWindow) -> str:
     trace = window.inputs["input_values"][0, : window.num_frames, 0].double().numpy()
     trace = 100 * (trace - trace.min()) / (np.ptp(trace) or 1)
     return " ".join(f"{value:.1f},{frame + 0.5}" for frame, value in enumerate(trace))
-
-
-def _name(model: str | Path) -> str:
-    """A model's name on the Hub, or that of its folder."""
-    return Path(model).resolve().name if Path(model).exists() else str(model)

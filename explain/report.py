@@ -4,7 +4,6 @@ write_report(explain(model, build, options), Path("REPORT"), model=model, build=
 """
 
 import dataclasses
-import importlib.metadata
 import json
 from collections.abc import Mapping
 from pathlib import Path
@@ -13,9 +12,10 @@ from typing import Any
 import numpy as np
 from matplotlib.figure import Figure
 
-from ..crossval.provenance import PACKAGES, manifest_digest, weights_digest
+from ..crossval.provenance import manifest_digest, versions, weights_digest
 from ..dataset_scripts.recording import Recording
 from ..evaluation import json_ready
+from ..loading import name_of
 from ..processing_neurt import CHANNELS
 from .aspects import ALL_CHANNELS, COLUMNS
 from .curves import Estimate, over_subjects
@@ -46,7 +46,7 @@ def write_report(found: Explanation, folder: Path, *, model: str | Path, build: 
         build: The build.
         command: What regenerates the report.
     """
-    about = {"command": command, "model": _name(model), "build": _name(build), **_provenance(model, build)}
+    about = {"command": command, "model": name_of(model), "build": name_of(build), **_provenance(model, build)}
     pictures = draw(found)
     for name, picture in pictures.items():
         (folder / f"{name}.png").write_bytes(picture.png)
@@ -199,9 +199,9 @@ def _separation(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
     text = [
         separation.sentence,
         "One aspect of one channel after the other is made alike in all animals, and the gap between the groups' "
-        "log-odds shrinks by what the model owes to it. Level is a window's mean, with the deviation that is usual at "
-        "that level; variability is deviation beyond that; timing is the order of frames; coupling is timing against "
-        "the other channels.",
+        "log-odds shrinks by what the model owes to it. Level is a window's mean, with the distribution that is usual "
+        "at that level; variability is how the distribution differs from that; timing is the order of frames; "
+        "coupling is timing against the other channels.",
     ]
     table = Table("Share of the gap that is lost, with 95 % interval over animals", ("channel", *COLUMNS), rows)
     warnings = [] if found.trial.groups.tells else [f"{NO_GROUPS.capitalize()}."]
@@ -306,14 +306,8 @@ def _how(about: Mapping[str, Any]) -> Section:
 
 
 def _provenance(model: str | Path, build: Path) -> dict[str, Any]:
-    versions = {name: importlib.metadata.version(name) for name in PACKAGES}
     digests = {"weights_sha256": weights_digest(model), "build_sha256": manifest_digest(build)}
-    return {**digests, "versions": versions}
-
-
-def _name(place: str | Path) -> str:
-    """A folder by its own name; a Hub name as it is."""
-    return Path(place).resolve().name if Path(place).exists() else str(place)
+    return {**digests, "versions": versions()}
 
 
 def _draw_separation(found: Explanation) -> Picture:
