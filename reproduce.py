@@ -13,6 +13,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -106,7 +107,12 @@ class Outcome:
 
 
 def reproduce(
-    folder: Path, *, build: Path | None = None, only: Sequence[str] = (), say: Callable[[str], None] = print
+    folder: Path,
+    *,
+    build: Path | None = None,
+    only: Sequence[str] = (),
+    output: Path | None = None,
+    say: Callable[[str], None] = print,
 ) -> Iterator[Outcome]:
     """Measure again, one measurement after the other.
 
@@ -114,6 +120,8 @@ def reproduce(
         folder: A model with its `results.json`.
         build: The Parquet build that a model was trained on; of the shipped release none is needed.
         only: Measurements to make again; by default all that the ledger has.
+        output: Folder in which benchmarks leave their tables and figures, and go on where they were interrupted; by
+            default nothing stays.
         say: Told what is begun.
 
     Raises:
@@ -133,7 +141,7 @@ def reproduce(
         if only and name not in only:
             continue
         if MEASUREMENTS in ledger:
-            yield _rerun(name, entry, folder, say)
+            yield _rerun(name, entry, folder, output, say)
         else:
             yield _tested_again(folder, ledger, build)
 
@@ -154,7 +162,9 @@ def _same_weights(folder: Path, entries: Mapping[str, Any]) -> Outcome:
     return Outcome(WEIGHTS, False, words=words)
 
 
-def _rerun(name: str, entry: Mapping[str, Any], folder: Path, say: Callable[[str], None]) -> Outcome:
+def _rerun(
+    name: str, entry: Mapping[str, Any], folder: Path, output: Path | None, say: Callable[[str], None]
+) -> Outcome:
     """One measurement of a release."""
     if name == TRAINING:
         return Outcome(
@@ -164,7 +174,7 @@ def _rerun(name: str, entry: Mapping[str, Any], folder: Path, say: Callable[[str
         return Outcome(name, False, words="not rerun: neurt knows no such measurement")
     say(printable(f"{name}: begins"))
     try:
-        found = {"numbers": size_of(folder)} if name == SIZE else _run(BENCHMARKS[name], folder)
+        found = {"numbers": size_of(folder)} if name == SIZE else _run(BENCHMARKS[name], folder, output)
     except ValueError as error:
         return Outcome(name, False, words=f"not rerun: {error}")
     return _compared(name, entry, found)
@@ -179,14 +189,16 @@ def _compared(name: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> 
     return Outcome(name, not differ, compared, differ)
 
 
-def _run(benchmark: Benchmark, folder: Path) -> dict[str, Any]:
+def _run(benchmark: Benchmark, folder: Path, output: Path | None) -> dict[str, Any]:
     """Run the script; returns what it found under `numbers`, beside where it is from.
 
     Raises:
         ValueError: If it does not end well.
     """
-    with tempfile.TemporaryDirectory() as results:
-        words = [*benchmark.words, "--output", str(Path(results) / benchmark.output)]
+    with nullcontext(output) if output else tempfile.TemporaryDirectory() as results:
+        results = Path(results).absolute()
+        results.mkdir(parents=True, exist_ok=True)
+        words = [*benchmark.words, "--output", str(results / benchmark.output)]
         words += ["--model", str(folder)] if benchmark.of_weights else []
         command = [sys.executable, str(_SCRIPTS / benchmark.script), *words]
         done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
@@ -194,7 +206,7 @@ def _run(benchmark: Benchmark, folder: Path) -> dict[str, Any]:
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             needs = f"needs {benchmark.needs}; " if benchmark.needs else ""
             raise ValueError(f"{needs}{benchmark.script} ended with: {last}")
-        found = json.loads((Path(results) / benchmark.found).read_text(encoding="utf-8"))
+        found = json.loads((results / benchmark.found).read_text(encoding="utf-8"))
     return {"numbers": found} | origin_of(found)
 
 

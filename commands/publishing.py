@@ -60,6 +60,13 @@ def reproduce(
             help="Measurement to make again, by its name in results.json; may be repeated.", show_default="all"
         ),
     ] = (),
+    output: Annotated[
+        Path | None,
+        typer.Option(
+            help="Folder in which benchmarks leave their tables and figures, and go on where they were interrupted.",
+            show_default="nothing stays",
+        ),
+    ] = None,
 ) -> None:
     """Measure again every number of a model's results.json, and say which differ; exit code 1 if any does.
 
@@ -69,7 +76,7 @@ def reproduce(
     from ..reproduce import reproduce
 
     agrees = True
-    for outcome in reproduce(folder, build=build, only=only):
+    for outcome in reproduce(folder, build=build, only=only, output=output):
         print(outcome.report(), flush=True)
         agrees &= outcome.agrees
     print("all as before" if agrees else "not all as before, or not all measured again")

@@ -126,6 +126,15 @@ def test_numbers_and_data_that_differ_are_told_old_beside_new(copied, benchmark)
     ]
 
 
+def test_what_a_benchmark_leaves_stays_where_it_was_asked_for_and_nowhere_else(copied, benchmark, tmp_path, neurt):
+    before = set(tmp_path.iterdir())
+    assert neurt("reproduce", copied)[0] == 0
+    assert set(tmp_path.iterdir()) == before
+    code, out, _ = neurt("reproduce", copied, "--output", tmp_path / "again" / "all")
+    assert code == 0 and "8 values compared, all as before" in out
+    assert (tmp_path / "again" / "all" / "mice.json").is_file()
+
+
 def test_a_benchmark_that_fails_says_what_it_needs_and_why(copied, benchmark, neurt):
     benchmark.write_text("raise ValueError('no mice here')")
     code, out, _ = neurt("reproduce", copied)
