@@ -38,6 +38,7 @@ from ..markdown_text import markdown_table
 from ..modeling_neurt import NeurtForSequenceClassification
 from ..processing_neurt import CHANNELS
 from .attribution import channel_names, means_of_animals, visible_values
+from .curves import Estimate
 from .explained import ExplainedWindows, log_odds_of
 from .group_maps import FEWEST, subjects_of
 
@@ -88,18 +89,6 @@ class Pieces:
 
 
 @dataclass(frozen=True)
-class Estimate:
-    """A number, and its 95 % interval over animals."""
-
-    value: float
-    low: float
-    high: float
-
-    def percent(self) -> str:
-        return f"{100 * self.value:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}]"
-
-
-@dataclass(frozen=True)
 class Separation:
     """What separates two groups, as a classifier sees them.
 
@@ -123,14 +112,14 @@ class Separation:
     @property
     def sentence(self) -> str:
         """What separates the groups, in words and numbers."""
-        gap = f"{self.gap.value:.2f} [{self.gap.low:.2f}, {self.gap.high:.2f}] log-odds"
+        gap = f"{self.gap.short()} log-odds"
         if not self.lost:
             return (
                 f"The model does not tell the groups apart here, so nothing separates them for it: the gap is {gap}."
             )
         lost = self.lost[self.channel]
         owner = "all channels together" if self.channel == ALL_CHANNELS else f"the {_in_words(self.channel)}"
-        ranked = sorted(ASPECTS, key=lambda aspect: -lost[aspect].value)
+        ranked = sorted(ASPECTS, key=lambda aspect: -lost[aspect].mean)
         if self.aspect is None:
             said = ", ".join(f"{aspect} {lost[aspect].percent()}" for aspect in ranked)
             return (
@@ -241,7 +230,7 @@ class _Animals:
         best, second = sorted(left, key=left.get)[:2]
         takes = self.share_lost(before, after[best], seed)
         more = self.estimate(lambda counts: self.gap(after[second] - after[best], counts), seed)
-        return best if takes.value >= LEAST_SHARE and min(takes.low, more.low) > 0 else None
+        return best if takes.mean >= LEAST_SHARE and min(takes.low, more.low) > 0 else None
 
     def estimate(self, statistic: Callable[[np.ndarray], np.ndarray], seed: int) -> Estimate:
         """A statistic of all animals, and its interval."""

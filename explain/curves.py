@@ -24,7 +24,7 @@ FEWEST_SUBJECTS = 3
 
 @dataclass(frozen=True)
 class Estimate:
-    """A mean over subjects, and its 95 % interval; the ends are None with fewer than three subjects."""
+    """A mean over subjects or a statistic of them, and its 95 % interval; the ends are None with too few subjects."""
 
     mean: float
     low: float | None
@@ -32,6 +32,14 @@ class Estimate:
 
     def __str__(self) -> str:
         return f"{self.mean:.2f}" + ("" if self.low is None else f" (95 % interval {self.low:.2f} to {self.high:.2f})")
+
+    def short(self) -> str:
+        """For tables."""
+        return f"{self.mean:.2f}" + ("" if self.low is None else f" [{self.low:.2f}, {self.high:.2f}]")
+
+    def percent(self) -> str:
+        """Of a share whose interval is known."""
+        return f"{100 * self.mean:.0f} % [{100 * self.low:.0f}, {100 * self.high:.0f}]"
 
 
 def over_subjects(values: np.ndarray, subjects: np.ndarray) -> Estimate:

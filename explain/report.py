@@ -237,9 +237,7 @@ def _believe(found: Explanation, pictures: Mapping[str, Picture]) -> Section:
 
 
 def _short(estimate: Estimate | None) -> str:
-    if estimate is None:
-        return "–"
-    return f"{estimate.mean:.2f}" + ("" if estimate.low is None else f" [{estimate.low:.2f}, {estimate.high:.2f}]")
+    return "–" if estimate is None else estimate.short()
 
 
 def _example(pictures: Mapping[str, Picture]) -> Section:
@@ -312,7 +310,7 @@ def _provenance(model: str | Path, build: Path) -> dict[str, Any]:
 
 def _draw_separation(found: Explanation) -> Picture:
     lost = {name: row for name, row in found.separation.lost.items() if name != ALL_CHANNELS}
-    cells = [[[row[column].value, row[column].low, row[column].high] for column in COLUMNS] for row in lost.values()]
+    cells = [[[row[column].mean, row[column].low, row[column].high] for column in COLUMNS] for row in lost.values()]
     shares, low, high = 100 * np.moveaxis(np.array(cells), 2, 0)
     title = f"What separates {' from '.join(found.separation.class_names)}"
     figure = shares_figure(

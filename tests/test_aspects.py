@@ -126,24 +126,22 @@ def test_the_aspect_that_differs_is_named(change, reads, aspect):
     found = separate(Reads(reads), some_windows(change=change))
     assert (found.channel, found.aspect) == ("own", aspect)
     assert found.sentence.startswith(f"The groups are told apart by the {aspect} of the own trace: neutralising it ")
-    lost = {name: estimate.value for name, estimate in found.lost["own"].items()}
+    lost = {name: estimate.mean for name, estimate in found.lost["own"].items()}
     assert lost.pop(aspect) == pytest.approx(1, abs=0.2) and lost.pop("everything") == pytest.approx(1, abs=0.2)
     others = {name: value for name, value in lost.items() if (aspect, name) != ("timing", "coupling")}
     assert others == pytest.approx(dict.fromkeys(others, 0), abs=0.2)
-    assert all(
-        each.value == pytest.approx(0) for name in ("near mean", "far SD") for each in found.lost[name].values()
-    )
-    assert found.lost[ALL_CHANNELS][aspect].value == pytest.approx(found.lost["own"][aspect].value, abs=0.1)
+    assert all(each.mean == pytest.approx(0) for name in ("near mean", "far SD") for each in found.lost[name].values())
+    assert found.lost[ALL_CHANNELS][aspect].mean == pytest.approx(found.lost["own"][aspect].mean, abs=0.1)
 
 
 def test_what_two_channels_have_in_common_belongs_to_neither_alone():
     found = separate(Reads(likeness), some_windows(change=more_alike))
     for channel in ("own", "near mean"):
-        assert found.lost[channel]["coupling"].value == pytest.approx(1, abs=0.2)
+        assert found.lost[channel]["coupling"].mean == pytest.approx(1, abs=0.2)
     assert found.channel == ALL_CHANNELS
     # All channels in the same random order: what they have in common remains.
-    assert found.lost[ALL_CHANNELS]["timing"].value == pytest.approx(0, abs=1e-3)
-    assert found.lost[ALL_CHANNELS]["coupling"].value == pytest.approx(1, abs=0.2)
+    assert found.lost[ALL_CHANNELS]["timing"].mean == pytest.approx(0, abs=1e-3)
+    assert found.lost[ALL_CHANNELS]["coupling"].mean == pytest.approx(1, abs=0.2)
     assert "No aspect of all channels together alone tells the groups apart" in found.sentence
 
 
@@ -166,7 +164,7 @@ def test_nothing_separates_groups_that_do_not_differ():
     # There are no shares of a gap that may be none.
     assert found.lost == {} and found.aspect is None and found.to_markdown() == found.sentence
     silent = separate(Reads(lambda values: torch.zeros(len(values))), some_windows(change=higher))
-    assert silent.gap.value == 0 and silent.lost == {}
+    assert silent.gap.mean == 0 and silent.lost == {}
 
 
 def test_the_gap_is_that_of_animals_and_not_of_windows():
@@ -175,7 +173,7 @@ def test_the_gap_is_that_of_animals_and_not_of_windows():
     of_windows = kept.inputs["input_values"][..., OWN].mean(1).numpy()
     means = [of_windows[kept.subjects == f"m{i}"].mean() for i in range(ANIMALS)]
     found = separate(Reads(level), kept)
-    assert found.gap.value == pytest.approx(np.mean(means[1::2]) - np.mean(means[::2]), rel=1e-5)
+    assert found.gap.mean == pytest.approx(np.mean(means[1::2]) - np.mean(means[::2]), rel=1e-5)
     assert found.num_animals == (6, 6)
 
 
@@ -185,9 +183,9 @@ def test_tables_hold_every_channel_and_aspect():
     assert found.sentence in table and "6 control, 6 planted" in table
     assert f"| channel | {' | '.join(COLUMNS)} |" in table
     cell = found.lost["own"]["level"]
-    assert f"| own | {100 * cell.value:.0f} % [{100 * cell.low:.0f}, {100 * cell.high:.0f}] |" in table
+    assert f"| own | {100 * cell.mean:.0f} % [{100 * cell.low:.0f}, {100 * cell.high:.0f}] |" in table
     again = json.loads(json.dumps(found.to_dict()))
-    assert again["lost"]["own"]["level"]["value"] == cell.value and again["sentence"] == found.sentence
+    assert again["lost"]["own"]["level"]["mean"] == cell.mean and again["sentence"] == found.sentence
 
 
 def test_one_seed_gives_one_answer():

@@ -10,7 +10,8 @@ import pytest
 from matplotlib.figure import Figure
 from neurt import NeurtForSequenceClassification, NeurtProcessor
 from neurt.explain import explanation, report
-from neurt.explain.aspects import Estimate, Separation
+from neurt.explain.aspects import Separation
+from neurt.explain.curves import Estimate
 from neurt.explain.explanation import ExplainOptions, explain
 from neurt.explain.faithfulness import NO_GROUPS
 from neurt.explain.methods import METHODS
