@@ -39,9 +39,8 @@ Better: by how many log-odds of the class that the classifier decides on, averag
 hiding the most important frames first takes more than the control does; mean over animals and 95 % interval over
 animals (none with fewer than three). An explanation passes where every interval lies above 0 and its maps differ from
 those of random weights (Spearman correlation, upper end at most 0.5). The effective number of frames is the
-exponential of the entropy of the pooling weights: as many frames as the window has if all weigh the same."""
-
-LEFT_OUT = "Sets of fewer than three animals are left out: nothing could be tested there."
+exponential of the entropy of the pooling weights: as many frames as the window has if all weigh the same. Sets of
+fewer than three animals are left out: nothing could be tested there."""
 
 
 def published_classifier() -> NeurtForSequenceClassification:
@@ -137,7 +136,6 @@ def main():
         found[name] = {"about": about, "methods": {method: each.to_dict() for method, each in verdicts.items()}}
         parts.append(section(name, about, verdicts))
         print(parts[-1], flush=True)
-    parts.append(LEFT_OUT)
     parts.append(f"Measured on {machine()}, seed {options.seed}.")
     publish("\n\n".join(parts), options.output)
     if options.output is not None:
