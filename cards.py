@@ -99,6 +99,12 @@ def is_filled(text: str) -> bool:
     return mark is not None and hashlib.sha256(text[: mark.start()].encode()).hexdigest() == mark[1]
 
 
+def named(card: str, name: str) -> str:
+    """A card with a repository's name in its examples; one that was filled still says so."""
+    text = card.replace(NAME, name)
+    return signed(_MARK.sub("", text)) if is_filled(card) else text
+
+
 def is_written(path: Path) -> bool:
     """Whether a card is there that a person wrote, or changed."""
     return path.is_file() and not is_filled(path.read_text(encoding="utf-8", errors="replace"))

@@ -24,6 +24,8 @@ _WORDS = {
 }
 # The client's words for the first of the files that the Hub will not store.
 _FULL_SAID = re.compile(r"LFS batch API returned errors[^`]*`(.*)")
+# The Hub's words, with status 403, for an account that has no room for private files.
+_LIMIT = "storage limit reached"
 
 
 def require_token() -> str:
@@ -50,22 +52,24 @@ def in_one_line(repo_id: str, token: str) -> Iterator[None]:
     Args:
         repo_id: What is published, for the message.
         token: Kept out of it, even where a server sends it back.
+
+    Raises:
+        ValueError: What is raised so within, in one line too.
     """
     try:
         yield
-    except (httpx.HTTPError, httpx.InvalidURL, RuntimeError, json.JSONDecodeError) as error:
-        words = _in_words(_reason(error))
-        # Without the client's own error behind it, which may show the token.
-        raise _one_line(repo_id, words, token) from None
+    # Without the client's own error behind it, which may show the token.
+    except (httpx.HTTPError, httpx.InvalidURL, OSError, RuntimeError, json.JSONDecodeError) as error:
+        raise OSError(_one_line(f"{repo_id}: {_in_words(_reason(error))}", token)) from None
     except ValueError as error:
         said = _FULL_SAID.match(str(error))
-        if not said:
-            raise
-        raise _one_line(repo_id, f"{_FULL} (the Hub says: {said[1]})", token) from None
+        if said:
+            raise OSError(_one_line(f"{repo_id}: {_FULL} (the Hub says: {said[1]})", token)) from None
+        raise ValueError(_one_line(str(error), token)) from None
 
 
-def _one_line(repo_id: str, words: str, token: str) -> OSError:
-    return OSError(f"{repo_id}: {' '.join(words.split())}".replace(token, "[token]"))
+def _one_line(words: str, token: str) -> str:
+    return " ".join(words.split()).replace(token, "[token]")
 
 
 def _reason(error: BaseException) -> BaseException:
@@ -86,9 +90,11 @@ def _in_words(error: BaseException) -> str:
 
 
 def _refusal(error: HfHubHTTPError) -> str:
-    status, said = error.response.status_code, error.server_message
+    status, said = error.response.status_code, error.server_message or ""
     if status == 429:
         words = f"the Hub asks to wait {_waiting(error.response.headers)}; {_AGAIN}"
+    elif _LIMIT in said:
+        words = _FULL
     elif status >= 500:
         words = _WORDS.get(status, f"the Hub has trouble (HTTP status {status}); {_AGAIN}")
     else:
@@ -98,6 +104,7 @@ def _refusal(error: HfHubHTTPError) -> str:
 
 def _waiting(headers: httpx.Headers) -> str:
     limit, after = parse_ratelimit_headers(headers), headers.get("Retry-After", "")
-    if limit is not None:
+    # Every answer tells the limit, also where it is not what was reached.
+    if limit is not None and limit.remaining == 0:
         return f"{limit.reset_in_seconds} s"
     return f"{after} s" if after.isdigit() else "a while"

@@ -25,7 +25,7 @@ from safetensors import SafetensorError, safe_open
 from tqdm import tqdm
 from transformers.dynamic_module_utils import get_relative_import_files
 
-from .cards import CARD, EXPLANATION, NAME, is_written, model_card
+from .cards import CARD, EXPLANATION, is_written, model_card, named
 from .dataset_scripts.build_manifest import MANIFEST, read_manifest
 from .dataset_scripts.wording import byte_size, count, some
 from .hub_errors import in_one_line, require_token
@@ -64,7 +64,9 @@ _OF_ANY = {".gitattributes", ".gitignore", CARD, *_TERMS}
 # Addresses to upload to are given for a whole piece, and do not last for ever.
 _FILES_IN_A_PIECE = 64
 _TEXT = {".md", ".json", ".py", ".cff", ""}
-_TOKEN = re.compile(rb"hf_[A-Za-z0-9]{30,}")
+_TOKEN = re.compile(rb"hf_([A-Za-z0-9]{30,}|(jwt|oauth)_[\w.-]{30,})")
+# A .gitignore in the repository would leave files out without a word.
+_IGNORED = "# nothing: what goes is on the list"
 
 
 @dataclass(frozen=True)
@@ -130,7 +132,7 @@ def push_model(
         OSError: If the Hub refuses, or the network goes away; nothing is half-published then.
     """
     folder, names = Path(folder), model_files(folder)
-    additions = [*_additions(folder, names), *_pipeline(folder, names), _model_card(folder, names.get(CARD), repo_id)]
+    additions = [*_additions(folder, names), *_pipeline(folder, names), _model_card(folder, names.get(CARD))]
     # Of two of a name the later one goes: the file was checked, and is completed here.
     unique = {addition.path_in_repo: addition for addition in additions}
     return _publish("model", repo_id, list(unique.values()), private, revision, dry_run)
@@ -189,11 +191,10 @@ def model_files(folder: Path) -> dict[str, str]:
     return {name: name for name in names} | ({CARD: card} if card else {})
 
 
-def _model_card(folder: Path, name: str | None, repo_id: str) -> CommitOperationAdd:
+def _model_card(folder: Path, name: str | None) -> CommitOperationAdd:
     """The card that a person wrote, else one filled anew: an explanation may have come since the training."""
     written = name is not None and is_written(folder / name)
-    text = (folder / name).read_bytes() if written else model_card(folder).encode()
-    return CommitOperationAdd(CARD, text.replace(NAME.encode(), repo_id.encode()))
+    return CommitOperationAdd(CARD, (folder / name).read_bytes() if written else model_card(folder).encode())
 
 
 def _pipeline(folder: Path, names: Iterable[str]) -> list[CommitOperationAdd]:
@@ -299,17 +300,18 @@ def _publish(
 ) -> Publication:
     """Send large files, then the commit, on top of what was there when this began."""
     validate_repo_id(repo_id)
-    sizes = {addition.path_in_repo: addition.upload_info.size for addition in additions}
+    sizes = _sizes(_with_name(additions, repo_id))
     if dry_run:
         return Publication(kind, repo_id, sizes, private)
     token = require_token()
     hub = HfApi(library_name="neurt", library_version=importlib.metadata.version("neurt"), token=token)
     with in_one_line(repo_id, token):
         repo_id, before = _target(hub, kind, repo_id, private, revision)
-        there = _files(hub, kind, repo_id, before)
+        additions = _with_name(additions, repo_id)
+        sizes, there = _sizes(additions), _files(hub, kind, repo_id, before)
         removed = [name for name in there if name not in sizes and _is_replaced(kind, name)]
         for piece in _pieces(additions):
-            hub.preupload_lfs_files(repo_id, piece, repo_type=kind, revision=revision)
+            hub.preupload_lfs_files(repo_id, piece, repo_type=kind, revision=revision, gitignore_content=_IGNORED)
         commit = hub.create_commit(
             repo_id,
             [*additions, *(CommitOperationDelete(name) for name in removed)],
@@ -320,6 +322,19 @@ def _publish(
         )
     is_new = commit.oid != before.sha
     return Publication(kind, repo_id, sizes, before.private, commit.oid, commit.commit_url, is_new, removed)
+
+
+def _with_name(additions: Iterable[CommitOperationAdd], repo_id: str) -> list[CommitOperationAdd]:
+    """The same with the repository's whole name in the card, which is known once there is a repository."""
+    others = [addition for addition in additions if addition.path_in_repo != CARD]
+    (card,) = (addition for addition in additions if addition.path_in_repo == CARD)
+    with card.as_file() as file:
+        text = named(file.read().decode(), repo_id)
+    return [CommitOperationAdd(CARD, text.encode()), *others]
+
+
+def _sizes(additions: Iterable[CommitOperationAdd]) -> dict[str, int]:
+    return {addition.path_in_repo: addition.upload_info.size for addition in additions}
 
 
 def _target(

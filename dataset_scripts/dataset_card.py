@@ -36,8 +36,8 @@ _USE = """\
 ```python
 from datasets import load_dataset
 
-traces = load_dataset("PATH/TO/THIS/FOLDER")
-units = load_dataset("PATH/TO/THIS/FOLDER", "units")
+traces = load_dataset("PATH_OR_NAME")
+units = load_dataset("PATH_OR_NAME", "units")
 ```"""
 
 _MARKUP = frozenset("\\`*_[]|~$#")

@@ -14,7 +14,7 @@ from neurt.dataset_scripts.simulation_config import SimulationConfig
 from neurt.train import FinetuneOptions, SplitOptions, TrainingOptions, finetune, pretrain
 from tiny_training import HELD_OUT
 
-pytest_plugins = ["browser"]
+pytest_plugins = ["browser", "pushes"]
 
 # Windows of 40 frames from 116: the third is padded, so that pieces of a batch hide different numbers of frames.
 FRAMES, WINDOW = 116, 40

@@ -5,10 +5,12 @@
 
 Large files travel by LFS (in parts above `part_size`), to an address that wants no token, and are read by a redirect
 to another host, as from the Hub. Everything is in memory. Written from what huggingface_hub 2.4, transformers 5.23 and
-datasets 5.2 send and expect; Xet is left out, so that clients must have it off.
+datasets 5.2 send and expect. Of Xet it knows how uploads begin; what was stored there it cannot read, so that clients
+have it off unless `connect_xet` turns it on.
 """
 
 import contextlib
+import fnmatch
 import hashlib
 import http.server
 import io
@@ -18,6 +20,7 @@ import socket
 import struct
 import sys
 import threading
+import time
 import urllib.parse
 from collections.abc import Iterator, Mapping
 from dataclasses import dataclass
@@ -30,6 +33,7 @@ from hub_repositories import Refusal, Repository
 
 OWNER, STRANGER = "mia", "otto"
 TOKEN, OTHER_TOKEN = f"hf_{'OwnerToken' * 3}1234", f"hf_{'OtherToken' * 3}1234"
+XET_TOKEN = "of-an-hour"
 _USERS = {TOKEN: OWNER, OTHER_TOKEN: STRANGER}
 _KINDS = {"models": "model", "": "model", "datasets": "dataset"}
 _LARGE = (".safetensors", ".parquet", ".bin", ".png", ".npz")
@@ -66,6 +70,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         cut_after: The network goes when so many bytes were received, until this is None again.
         part_size: Larger files are uploaded in parts of so many bytes.
         room: Bytes of large files that a repository may hold.
+        xet: Address of the storage that clients with Xet upload large files to.
     """
 
     daemon_threads = True
@@ -77,7 +82,7 @@ class HubServer(http.server.ThreadingHTTPServer):
         self.failures: list[_Failure] = []
         self.received = 0
         self.cut_after: int | None = None
-        self.part_size, self.room = 2**20, 2**40
+        self.part_size, self.room, self.xet = 2**20, 2**40, ""
         self.parts: dict[tuple[str, int], bytes] = {}
         self.lock = threading.Lock()
 
@@ -155,7 +160,8 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         self.close_connection = True
 
     def _obey(self):
-        body, address = self._body(), urllib.parse.urlsplit(self.path)
+        body = self.rfile.read(int(self.headers.get("Content-Length", 0)))
+        address = urllib.parse.urlsplit(self.path)
         self.query = dict(urllib.parse.parse_qsl(address.query))
         with self.server.lock:
             self.server.requests.append((self.command, address.path))
@@ -172,16 +178,6 @@ class _Handler(http.server.BaseHTTPRequestHandler):
             self._send(*answer)
 
     do_GET = do_HEAD = do_POST = do_PUT = _obey
-
-    def _body(self) -> bytes:
-        if self.headers.get("Transfer-Encoding") != "chunked":
-            return self.rfile.read(int(self.headers.get("Content-Length", 0)))
-        pieces = []
-        while size := int(self.rfile.readline(), 16):
-            pieces.append(self.rfile.read(size))
-            self.rfile.readline()
-        self.rfile.readline()
-        return b"".join(pieces)
 
     def _answer(self, path: str, body: bytes) -> tuple[int, Mapping[str, str], bytes]:
         for methods, pattern, function in _ROUTES:
@@ -308,14 +304,21 @@ class _Handler(http.server.BaseHTTPRequestHandler):
         return {}
 
     def _preupload(self, body: bytes, kind: str, repo: str, revision: str) -> dict:
-        there, files = self._repository(kind, repo, write=True).at(revision).files, []
-        for asked in json.loads(body)["files"]:
+        there, files, wanted = self._repository(kind, repo, write=True).at(revision).files, [], json.loads(body)
+        hosted = there[".gitignore"].content.decode() if ".gitignore" in there else ""
+        patterns = wanted.get("gitIgnore", hosted).split("\n")
+        for asked in wanted["files"]:
             known = there.get(asked["path"])
             mode = "lfs" if asked["path"].endswith(_LARGE) or asked["size"] > 10 * 2**20 else "regular"
-            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": False})
+            ignored = any(fnmatch.fnmatchcase(asked["path"], pattern) for pattern in patterns)
+            files.append({"path": asked["path"], "uploadMode": mode, "shouldIgnore": ignored})
             if known:
                 files[-1]["oid"] = known.sha256 if known.large else known.oid
         return {"files": files}
+
+    def _xet_token(self, body: bytes, kind: str, repo: str, revision: str) -> dict:
+        self._repository(kind, repo, write=True)
+        return {"casUrl": self.server.xet, "exp": int(time.time()) + 3600, "accessToken": XET_TOKEN}
 
     def _batch(self, body: bytes, kind: str, repo: str) -> dict:
         found = self._repository(kind, repo, write=True)
@@ -396,6 +399,7 @@ _ROUTES = [
     ("GET HEAD", rf"{_REPOSITORY}/resolve/(?P<revision>[^/]+)/(?P<path>.+)", _Handler._resolve),
     ("POST", rf"{_API}/branch/(?P<branch>[^/]+)", _Handler._branch),
     ("POST", rf"{_API}/preupload/(?P<revision>[^/]+)", _Handler._preupload),
+    ("GET", rf"{_API}/xet-write-token/(?P<revision>[^/]+)", _Handler._xet_token),
     ("POST", rf"{_REPOSITORY}\.git/info/lfs/objects/batch", _Handler._batch),
     ("PUT", rf"{_STORAGE}(?:/(?P<part>\d+))?", _Handler._store),
     ("POST", rf"{_STORAGE}/complete", _Handler._complete),
@@ -433,3 +437,12 @@ def connect(hub: HubServer, monkeypatch, token: str | None = TOKEN) -> None:
         monkeypatch.delenv("HF_TOKEN", raising=False)
     else:
         monkeypatch.setenv("HF_TOKEN", token)
+
+
+def connect_xet(hub: HubServer, monkeypatch, folder: Path) -> Path:
+    """Let the clients in this process upload large files to Xet, which stores them in a folder; returns it."""
+    hub.xet = f"local://{folder}/storage"
+    monkeypatch.setenv("HF_XET_CACHE", str(folder / "cache"))
+    monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_DISABLE_XET", False)
+    monkeypatch.setattr(huggingface_hub.utils._xet._GLOBAL_XET_HOLDER, "_session", None)
+    return folder / "storage"

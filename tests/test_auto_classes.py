@@ -32,7 +32,9 @@ sys.path = [path for path in sys.path if path]
 sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
 assert importlib.util.find_spec("neurt") is None
 import torch
-from transformers import *
+from transformers import (
+    AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, AutoProcessor
+)
 folder = sys.argv[1]
 windows = torch.linspace(0, 1, 2 * 20 * 5).view(2, 20, 5)
 config = AutoConfig.from_pretrained(folder, trust_remote_code=True)

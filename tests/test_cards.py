@@ -3,10 +3,11 @@
 import json
 import re
 import shutil
+from pathlib import Path
 
 import pytest
 from hub_server import OWNER, connect, serving_hub
-from huggingface_hub import ModelCard, metadata_eval_result
+from huggingface_hub import ModelCard, metadata_eval_result, snapshot_download
 from neurt import NeurtProcessor
 from neurt.cards import is_filled, is_written, model_card, write_card
 from neurt.publish import push_model
@@ -226,6 +227,8 @@ def test_a_push_fills_the_card_anew_names_the_repository_in_it_and_changes_nothi
         ModelCard(card).validate()  # by what this Hub checks
         assert f'model="{NAME}"' in card and "PATH_OR_NAME" not in card and "| rollout | faithful |" in card
         assert "explanation.json" in files and (copied / "README.md").read_bytes() == before
+        again = Path(snapshot_download(NAME, local_dir=copied.with_name("again")))
+        assert is_filled(card) and not push_model(again, NAME).is_new, "what comes back from the Hub is the same"
         (copied / "README.md").write_text("mine, for PATH_OR_NAME")
         push_model(copied, NAME)
         assert hub.repositories["model", NAME].state()["main"][1]["README.md"] == f"mine, for {NAME}".encode()

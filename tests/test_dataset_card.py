@@ -141,7 +141,7 @@ def test_the_card_says_what_was_done_to_the_traces(tmp_path):
 
 
 def test_the_card_shows_how_to_open_the_build_with_a_path_to_fill_in(tmp_path):
-    assert 'load_dataset("PATH/TO/THIS/FOLDER", "units")' in built(tmp_path, recording())
+    assert 'load_dataset("PATH_OR_NAME", "units")' in built(tmp_path, recording())
 
 
 def test_text_from_outside_stays_text(tmp_path):

@@ -4,9 +4,11 @@ import runpy
 from pathlib import Path
 
 import pytest
+from hub_server import OWNER, connect, serving_hub
 from neurt import NeurtForSequenceClassification
 from neurt.dataset_scripts.parquet_build import read_build
 from neurt.pipeline_neurt import TASK
+from neurt.publish import push_dataset
 from transformers import pipeline
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
@@ -40,6 +42,11 @@ def test_fine_tuning_is_scored_on_animals_held_out_and_leaves_a_model(name, exam
     assert classify(next(read_build(build)))["scores"].keys() == {"control", "planted"}
 
 
-def test_windows_are_streamed_and_gaps_in_them_filled(example, build):
-    said = example("stream_from_hub.py", build, 1)
+def test_windows_are_streamed_from_the_hub_and_gaps_in_them_filled(example, build, monkeypatch):
+    with serving_hub() as hub:
+        connect(hub, monkeypatch)
+        push_dataset(build, f"{OWNER}/build")
+        hub.requests.clear()
+        said = example("stream_from_hub.py", f"hf://datasets/{OWNER}/build", 1)
+        assert any("/resolve/" in path for _, path in hub.requests)
     assert "1 batches" in said and 0.2 < float(said.split("frames ")[1].split()[0]) < 2

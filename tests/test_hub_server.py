@@ -7,7 +7,7 @@ import sys
 
 import huggingface_hub
 import pytest
-from hub_server import OTHER_TOKEN, OWNER, TOKEN, connect, serving_hub
+from hub_server import OTHER_TOKEN, OWNER, TOKEN
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, hf_hub_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -25,13 +25,6 @@ from huggingface_hub import HfApi, snapshot_download
 folder = snapshot_download(sys.argv[1])
 print(json.dumps({"who": HfApi().whoami()["name"], "files": HfApi().list_repo_files(sys.argv[1]), "folder": folder}))
 """
-
-
-@pytest.fixture
-def hub(monkeypatch):
-    with serving_hub() as hub:
-        connect(hub, monkeypatch)
-        yield hub
 
 
 @pytest.fixture

@@ -98,6 +98,9 @@ def test_a_table_gives_what_its_array_gives(classify, recording, tmp_path):
     np.savetxt(tmp_path / "c.csv", table, delimiter=",", header=",".join(["time_s", *names]), comments="")
     expected = classify(recording.traces, sampling_rate=5.0, missing_neighbours="mask")["scores"]
     assert classify(tmp_path / "c.csv", missing_neighbours="mask")["scores"] == pytest.approx(expected, rel=1e-4)
+    np.savetxt(tmp_path / "d.csv", recording.traces.T, delimiter=",", header=",".join(names), comments="")
+    options = {"missing_neighbours": "mask", "sampling_rate": 5.0}
+    assert classify(tmp_path / "d.csv", **options)["scores"] == pytest.approx(expected, rel=1e-4)
 
 
 class Hostile:
@@ -137,6 +140,9 @@ def test_what_cannot_be_read_is_said_in_one_line(classify, tmp_path):
         classify(tmp_path / "movie.tif")
     with pytest.raises(ValueError, match="expected options among .*, got sampling_rates"):
         classify(np.zeros((7, 100)), sampling_rates=5)
+    np.savez(tmp_path / "empty.npz", trace=np.zeros((7, 100)))
+    with pytest.raises(ValueError, match='expected an array "traces"'):
+        classify(tmp_path / "empty.npz")
     with pytest.raises(ValueError, match="expected traces and maybe"):
         classify({"trace": np.zeros((7, 100))})
 

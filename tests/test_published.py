@@ -40,7 +40,7 @@ models, build, classifier, classifiers, output = json.loads(sys.argv[1])
 inputs, found = np.load("inputs.npz"), {}
 windows, hidden = torch.from_numpy(inputs["windows"]), torch.from_numpy(inputs["hidden"])
 for name, revision in models.items():
-    pinned = {"revision": revision, "trust_remote_code": True}
+    pinned = {"revision": revision, "code_revision": revision, "trust_remote_code": True}
     processor = AutoProcessor.from_pretrained(name, **pinned)
     model = AutoModelForPreTraining.from_pretrained(name, **pinned).eval()
     encoder = AutoModel.from_pretrained(name, **pinned).eval()
@@ -73,6 +73,8 @@ for when, revision in classifiers.items():
         "logits": logits,
     }
     classify.save_pretrained(f"{when} saved")
+crossed = {"revision": classifiers["pinned"], "code_revision": classifiers["later"], "trust_remote_code": True}
+found["crossed"] = pipeline("neuron-signal-classification", model=classifier, **crossed)("recording.npz")
 print(json.dumps(found))
 """
 
@@ -271,6 +273,13 @@ def test_the_revisions_differ_in_weights_and_in_code(expected):
     differences = [abs(pinned["scores"][name] - score) for name, score in later["scores"].items()]
     assert min(differences) > 0.01
     assert len(pinned["windows"]) > len(pinned["neurons"]) > 1
+
+
+@pytest.mark.parametrize("network", ["online", "offline"])
+def test_code_of_one_revision_runs_with_the_weights_of_another(found, expected, network):
+    crossed = found[network]["crossed"]
+    assert crossed["label"] == "later"
+    assert crossed["scores"] == pytest.approx(expected["pinned"]["archive"]["scores"], abs=1e-6)
 
 
 @pytest.mark.parametrize("when", WHEN)
