@@ -265,6 +265,16 @@ def test_times_and_frame_numbers_under_other_names_are_no_neurons(tmp_path, name
         read(tmp_path / "m2.csv", trace_kind="dff")
 
 
+def test_a_first_line_of_values_is_no_line_of_names(tmp_path):
+    for values in ("0.5,-1.2,3", "1,2,nan", "-1,2,3"):
+        with pytest.raises(ValueError, match=r"m1\.csv: expected the names of the columns .* got numbers \("):
+            read(save_csv(tmp_path / "m1.csv", header=values, rows=10), Facts(sampling_rate=5.0), trace_kind="dff")
+    for names in ("0,1,2", "0.0,1.0,2.0", "7,a,0.5"):
+        path = save_csv(tmp_path / "m1.csv", header=names, rows=10)
+        (got,) = read(path, Facts(sampling_rate=5.0), trace_kind="dff")
+        assert got.roi_ids == tuple(names.split(","))
+
+
 def test_a_few_lines_may_rise_by_chance(tmp_path):
     (got,) = read(save_csv(tmp_path / "m1.csv", header="c,a,b", rows=10), Facts(sampling_rate=5.0), trace_kind="dff")
     assert got.roi_ids == ("c", "a", "b")

@@ -52,8 +52,9 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
         trace_kind: What the traces are; a CSV cannot say.
 
     Raises:
-        ValueError: If a cell is no number, a column has no name or is there twice, times do not increase or are
-            irregular, a column of another name only increases, or the positions are those of other neurons.
+        ValueError: If a cell is no number, a column has no name or is there twice, the first line holds values, times
+            do not increase or are irregular, a column of another name only increases, or the positions are those of
+            other neurons.
     """
     header = header_of(source.path)
     if "" in header:
@@ -61,6 +62,7 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
             f"{source.file}: expected a name for every column, got none for column {header.index('') + 1}; name or "
             "remove it"
         )
+    _check_names(header, source.file)
     neurons = [name for name in header if name != _TIME]
     if not neurons:
         raise ValueError(f"{source.file}: expected one column per neuron, got none beside {_TIME}")
@@ -93,6 +95,19 @@ def read_csv(source: Source, facts: Facts, *, trace_kind: str | None = None) -> 
         ),
         **identity(source, facts),
     )
+
+
+def _check_names(header: Sequence[str], file: str) -> None:
+    """Refuse a first line of values, which would be lost as names; whole numbers are names that pandas gives."""
+    try:
+        values = [float(name) for name in header]
+    except ValueError:
+        return
+    if not all(value >= 0 and value.is_integer() for value in values):
+        raise ValueError(
+            f"{file}: expected the names of the columns in the first line, got numbers ({', '.join(header):.40} ...); "
+            "write a line of names above them"
+        )
 
 
 def _check_no_clock(values: np.ndarray, name: str, file: str) -> None:
