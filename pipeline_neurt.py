@@ -144,8 +144,11 @@ def _read_npz(path: Path) -> dict[str, Any]:
     if "traces" not in found:
         raise ValueError(f'expected an array "traces" (neurons, frames) in {path}, got none')
     found |= {name: found[name].item() for name in ("sampling_rate", "coordinate_unit", "trace_kind") if name in found}
-    accepted = found.pop("accepted", np.ones(len(found["traces"]))).astype(bool)
-    return found | {name: found[name][accepted] for name in ("traces", "centroids") if name in found}
+    accepted = found.pop("accepted", np.ones(found["traces"].shape[:1])).astype(bool)
+    try:
+        return found | {name: found[name][accepted] for name in ("traces", "centroids") if name in found}
+    except IndexError as error:
+        raise ValueError(f"expected accepted and centroids of every neuron, got others in {path}: {error}") from error
 
 
 def _read_csv(path: Path) -> dict[str, Any]:

@@ -50,7 +50,6 @@ class Commit:
     """The files at one time, by path."""
 
     oid: str
-    title: str
     files: Mapping[str, Blob] = field(repr=False)
 
     def entries(self) -> dict[str, dict]:
@@ -114,6 +113,6 @@ class Repository:
         history = self.branches[branch]
         tree = json.dumps([history[-1:], title, sorted((path, blob.oid) for path, blob in files.items())])
         oid = hashlib.sha1(tree.encode()).hexdigest()
-        self.commits[oid] = Commit(oid, title, dict(files))
+        self.commits[oid] = Commit(oid, dict(files))
         history.append(oid)
         return oid

@@ -1,11 +1,10 @@
 """A saved folder opens through the Auto classes, here and in a process that has never heard of neurt."""
 
 import json
-import subprocess
-import sys
 
 import pytest
 import torch
+from elsewhere import run_elsewhere
 from neurt import (
     NeurtConfig,
     NeurtForMaskedSignalModeling,
@@ -26,26 +25,23 @@ AUTO_CLASSES = {
     AutoModelForPreTraining: NeurtForMaskedSignalModeling,
     AutoModelForSequenceClassification: NeurtForSequenceClassification,
 }
-WITHOUT_NEURT = """
-import importlib.util, json, sys
-sys.path = [path for path in sys.path if path]
-sys.meta_path = [finder for finder in sys.meta_path if "editable" not in repr(finder).lower()]
-assert importlib.util.find_spec("neurt") is None
+OPEN = """
+import json
 import torch
 from transformers import (
     AutoConfig, AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification, AutoProcessor
 )
-folder = sys.argv[1]
-windows = torch.linspace(0, 1, 2 * 20 * 5).view(2, 20, 5)
-config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
-processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
-outputs = {"type": config.model_type, "window_length": processor.window_length}
-for auto in (AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification):
-    model = auto.from_pretrained(folder, trust_remote_code=True).eval()
-    outputs[auto.__name__] = type(model).__name__, float(model.base_model(windows).last_hidden_state.abs().sum())
-    model.save_pretrained(sys.argv[2])
-    again = auto.from_pretrained(sys.argv[2], trust_remote_code=True).eval()
-    assert torch.equal(again(windows)[0], model(windows)[0])
+windows, outputs = torch.linspace(0, 1, 2 * 20 * 5).view(2, 20, 5), {}
+for folder in sys.argv[1:]:
+    config = AutoConfig.from_pretrained(folder, trust_remote_code=True)
+    processor = AutoProcessor.from_pretrained(folder, trust_remote_code=True)
+    found = outputs[folder] = {"type": config.model_type, "window_length": processor.window_length}
+    for auto in (AutoModel, AutoModelForPreTraining, AutoModelForSequenceClassification):
+        model = auto.from_pretrained(folder, trust_remote_code=True).eval()
+        found[auto.__name__] = type(model).__name__, float(model.base_model(windows).last_hidden_state.abs().sum())
+        model.save_pretrained("again")
+        again = auto.from_pretrained("again", trust_remote_code=True).eval()
+        assert torch.equal(again(windows)[0], model(windows)[0])
 print(json.dumps(outputs))
 """
 
@@ -68,26 +64,21 @@ def test_a_saved_folder_opens_by_every_auto_class(tmp_path):
         assert type(auto.from_pretrained(tmp_path)) is cls
 
 
-@pytest.mark.parametrize("cls", [NeurtForMaskedSignalModeling, NeurtForSequenceClassification])
-def test_a_saved_folder_opens_in_a_process_that_cannot_import_neurt(cls, tmp_path):
-    model = cls(small_config()).eval()
-    model.save_pretrained(tmp_path / "model")
-    NeurtProcessor(window_length=64).save_pretrained(tmp_path / "model")
-    (tmp_path / "elsewhere").mkdir()
-    result = subprocess.run(
-        [sys.executable, "-c", WITHOUT_NEURT, str(tmp_path / "model"), str(tmp_path / "again")],
-        cwd=tmp_path / "elsewhere",
-        env={"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"},
-        capture_output=True,
-        text=True,
-    )
-    assert result.returncode == 0, result.stderr[-2000:]
-    outputs = json.loads(result.stdout.splitlines()[-1])
+def test_saved_folders_open_in_a_process_that_cannot_import_neurt(tmp_path):
+    models = [cls(small_config()).eval() for cls in (NeurtForMaskedSignalModeling, NeurtForSequenceClassification)]
+    folders = [tmp_path / type(model).__name__ for model in models]
+    for model, folder in zip(models, folders, strict=True):
+        model.save_pretrained(folder)
+        NeurtProcessor(window_length=64).save_pretrained(folder)
+    environment = {"HF_HUB_OFFLINE": "1", "HF_HOME": str(tmp_path / "cache"), "PATH": "/usr/bin:/bin"}
+    said = run_elsewhere(OPEN, *folders, folder=tmp_path, environment=environment)
+    outputs = json.loads(said.splitlines()[-1])
     windows = torch.linspace(0, 1, 2 * 20 * 5).view(2, 20, 5)
-    expected = float(model.base_model(windows).last_hidden_state.abs().sum())
-    assert outputs.pop("type") == "neurt" and outputs.pop("window_length") == 64
-    assert {auto: name for auto, (name, _) in outputs.items()} == {
-        auto.__name__: cls.__name__ for auto, cls in AUTO_CLASSES.items()
-    }
-    for _, total in outputs.values():
-        assert total == pytest.approx(expected, rel=1e-5)
+    for model, folder in zip(models, folders, strict=True):
+        found = outputs[str(folder)]
+        assert found.pop("type") == "neurt" and found.pop("window_length") == 64
+        assert {auto: name for auto, (name, _) in found.items()} == {
+            auto.__name__: cls.__name__ for auto, cls in AUTO_CLASSES.items()
+        }
+        expected = float(model.base_model(windows).last_hidden_state.abs().sum())
+        assert [total for _, total in found.values()] == pytest.approx([expected] * 3, rel=1e-5)

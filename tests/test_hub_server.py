@@ -1,13 +1,9 @@
 """The Hub of the tests answers the real clients as the Hub does, and fails when it is told to."""
 
 import hashlib
-import json
-import subprocess
-import sys
 
-import huggingface_hub
 import pytest
-from hub_server import OTHER_TOKEN, OWNER, TOKEN
+from hub_server import OTHER_TOKEN, OWNER
 from huggingface_hub import CommitOperationAdd, CommitOperationDelete, HfApi, HfFileSystem, hf_hub_download
 from huggingface_hub.errors import (
     HfHubHTTPError,
@@ -19,12 +15,6 @@ from huggingface_hub.utils import httpx
 
 MODEL = f"{OWNER}/model"
 SMALL, LARGE = b"plain text", bytes(range(256)) * 10
-FRESH = """
-import json, sys
-from huggingface_hub import HfApi, snapshot_download
-folder = snapshot_download(sys.argv[1])
-print(json.dumps({"who": HfApi().whoami()["name"], "files": HfApi().list_repo_files(sys.argv[1]), "folder": folder}))
-"""
 
 
 @pytest.fixture
@@ -174,13 +164,3 @@ def test_the_network_goes_after_so_many_bytes_and_comes_back(hub, repository, ap
     hub.cut_after = None
     api.create_commit(MODEL, [add("c.txt", b"c" * 10_000)], commit_message="x")
     assert "c.txt" in repository.at("main").files
-
-
-def test_a_fresh_process_needs_nothing_but_its_environment(hub, repository, tmp_path):
-    words = [sys.executable, "-c", FRESH, MODEL]
-    done = subprocess.run(words, env=hub.environment(tmp_path), capture_output=True, text=True)
-    assert done.returncode == 0, done.stderr
-    told = json.loads(done.stdout.splitlines()[-1])
-    assert told["who"] == OWNER and "deep/er/b.bin" in told["files"]
-    assert told["folder"].startswith(str(tmp_path)) and TOKEN not in done.stderr
-    assert huggingface_hub.constants.HF_HUB_OFFLINE is False, "connected for this test only"

@@ -143,6 +143,9 @@ def test_what_cannot_be_read_is_said_in_one_line(classify, tmp_path):
     np.savez(tmp_path / "empty.npz", trace=np.zeros((7, 100)))
     with pytest.raises(ValueError, match='expected an array "traces"'):
         classify(tmp_path / "empty.npz")
+    np.savez(tmp_path / "few.npz", traces=np.zeros((7, 100)), accepted=np.ones(6))
+    with pytest.raises(ValueError, match="expected accepted and centroids of every neuron"):
+        classify(tmp_path / "few.npz")
     with pytest.raises(ValueError, match="expected traces and maybe"):
         classify({"trace": np.zeros((7, 100))})
 
