@@ -161,6 +161,8 @@ def _read_csv(path: Path) -> dict[str, Any]:
         raise ValueError(f"expected a table of numbers below one line of names, got {path}: {error}") from error
     if values.shape[1] != len(names):
         raise ValueError(f"expected as many numbers in a line as names, {len(names)}, got {values.shape[1]} in {path}")
+    if _are_values(names):
+        raise ValueError(f"expected names in the first line, got numbers in {path}; write a line of names above them")
     if TIME not in names:
         return {"traces": values.T}
     steps = np.diff(values[:, names.index(TIME)])
@@ -169,6 +171,15 @@ def _read_csv(path: Path) -> dict[str, Any]:
             f"expected {TIME} to grow by the same step, got others in {path}; import it with neurt import"
         )
     return {"traces": np.delete(values, names.index(TIME), axis=1).T, "sampling_rate": float(1 / steps.mean())}
+
+
+def _are_values(names: list[str]) -> bool:
+    """Whether a first line would be lost as names; whole numbers are names that pandas gives."""
+    try:
+        numbers = np.array(names, dtype=float)
+    except ValueError:
+        return False
+    return bool(((numbers < 0) | (numbers % 1 != 0)).any())
 
 
 # There may be another copy of this file, of the package or of a model folder: the last one counts, without a warning.

@@ -98,7 +98,8 @@ def test_a_table_gives_what_its_array_gives(classify, recording, tmp_path):
     np.savetxt(tmp_path / "c.csv", table, delimiter=",", header=",".join(["time_s", *names]), comments="")
     expected = classify(recording.traces, sampling_rate=5.0, missing_neighbours="mask")["scores"]
     assert classify(tmp_path / "c.csv", missing_neighbours="mask")["scores"] == pytest.approx(expected, rel=1e-4)
-    np.savetxt(tmp_path / "d.csv", recording.traces.T, delimiter=",", header=",".join(names), comments="")
+    header = ",".join(map(str, range(7)))
+    np.savetxt(tmp_path / "d.csv", recording.traces.T, delimiter=",", header=header, comments="")
     options = {"missing_neighbours": "mask", "sampling_rate": 5.0}
     assert classify(tmp_path / "d.csv", **options)["scores"] == pytest.approx(expected, rel=1e-4)
 
@@ -124,6 +125,7 @@ def test_python_objects_are_never_opened(classify, tmp_path):
         ("a,b\n1,2\n3\n", "table of numbers"),
         ("a,b,c\n1,2\n3,4\n", "as many numbers in a line as names, 3, got 2"),
         ("time_s,b\n0,2\n1,4\n9,5\n", "grow by the same step"),
+        ("0.5,1\n1,2\n3,4\n", "names in the first line"),
     ],
 )
 def test_a_table_that_cannot_be_meant_is_refused(classify, tmp_path, lines, message):
