@@ -1,4 +1,4 @@
-"""The README's commands and example run as they stand there, with a tiny model."""
+"""The commands and examples of README and model card run as they stand there, the README's with a tiny model."""
 
 import json
 import re
@@ -8,14 +8,16 @@ from pathlib import Path
 import numpy as np
 import pytest
 from neurt import NeurtConfig, NeurtForMaskedSignalModeling, NeurtProcessor
+from neurt.cards import NAME
 from neurt.cli import app
 
-README = (Path(__file__).parents[1] / "README.md").read_text(encoding="utf-8")
+REPOSITORY = Path(__file__).parents[1]
 TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
 
 
-def blocks(language):
-    return re.findall(rf"```{language}\n(.*?)```", README, flags=re.DOTALL)
+def blocks(language, document="README.md"):
+    text = (REPOSITORY / document).read_text(encoding="utf-8")
+    return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
 
 
 @pytest.fixture(scope="module")
@@ -91,3 +93,15 @@ def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, mo
     out = capsys.readouterr().out
     assert "torch.Size([" in out and out.endswith("(8, 128)\n")
     assert out.count("{'5xFAD': ") == 8
+
+
+def test_the_examples_of_the_model_card_run_with_the_weights_that_it_describes(monkeypatch, tmp_path, capsys):
+    monkeypatch.chdir(tmp_path)
+    examples = blocks("python", "model_card.md")
+    assert examples
+    for example in examples:
+        assert NAME in example
+        np.random.seed(0)
+        exec(compile(example.replace(NAME, str(REPOSITORY)), "model_card.md", "exec"), {})
+    # Seven windows and the rest, which is padded or overlaps the seventh, of each of 40 neurons.
+    assert capsys.readouterr().out == "torch.Size([320, 128, 5])\n"
