@@ -26,7 +26,7 @@ def app(
 ) -> None:
     """Serve a page in the browser: drop a recording, see its quality, hidden gaps filled, class and explanation.
 
-    Needs `pip install "neurt[app]"`. Uploads are limited in size and time, and removed as soon as they have been read.
+    Needs the extra `app`. Uploads are limited in size and time, and removed as soon as they have been read.
     """
     from ..app import serve
 

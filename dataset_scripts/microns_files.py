@@ -7,6 +7,7 @@ files are read in pieces by `remfile`, so movies are never fetched.
 
 import hashlib
 import importlib
+import logging
 import os
 import re
 from collections.abc import Sequence
@@ -213,9 +214,17 @@ def _in_dandiset(source: str, scans: Sequence[str]) -> list[ScanFile]:
             f"{source}: expected {DANDI}{DANDISET} with its version, as in {DANDI}{DANDISET}@0.240430.2138; "
             "other dandisets have another layout"
         )
-    client = _needed("dandi.dandiapi").DandiAPIClient()
-    dandiset = client.get_dandiset(DANDISET, match[1])
-    return [_asset(dandiset, scan, source) for scan in scans]
+    api = _needed("dandi.dandiapi")
+    # Else dandi prints the traceback of a request that fails.
+    logging.getLogger("dandi").addHandler(logging.NullHandler())
+    try:
+        dandiset = api.DandiAPIClient().get_dandiset(DANDISET, match[1])
+        return [_asset(dandiset, scan, source) for scan in scans]
+    except OSError as error:
+        raise ValueError(
+            f"{source}: expected an answer of the DANDI archive, got {type(error).__name__}; look whether this "
+            "machine reaches api.dandiarchive.org, or give a folder of downloaded files"
+        ) from error
 
 
 def _asset(dandiset: Any, scan: str, source: str) -> ScanFile:

@@ -1,5 +1,6 @@
 """What SOURCE means, which scans it holds, and remote files read in pieces."""
 
+import logging
 import os
 import sys
 
@@ -199,6 +200,19 @@ def test_a_dandiset_gives_the_urls_of_its_scans(dandi):
 def test_a_scan_that_the_dandiset_lacks_is_named(dandi):
     with pytest.raises(ValueError, match=r"expected the file sub-17797/sub-17797_ses-9-scan-3.*No asset at path"):
         find_scans("dandi:000402@0.240430.2138", ["9-3"])
+
+
+def test_an_archive_that_does_not_answer_is_one_plain_line(dandi, monkeypatch, capsys):
+    def get_dandiset(*_):
+        # As dandi does before it gives up; pytest's own logging stands aside.
+        monkeypatch.setattr(logging.getLogger("dandi"), "propagate", False)
+        logging.getLogger("dandi").error("HTTP connection failed")
+        raise ConnectionError("HTTPSConnectionPool(host='api.dandiarchive.org', port=443): Max retries exceeded")
+
+    monkeypatch.setattr(dandi, "get_dandiset", get_dandiset)
+    with pytest.raises(ValueError, match=r"got ConnectionError; look whether .* or give a folder") as error:
+        find_scans("dandi:000402@0.240430.2138")
+    assert "\n" not in str(error.value) and capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("source", ["dandi:000402", "dandi:000402@", "dandi:000003@0.1", "dandi:000402@../x"])
