@@ -6,7 +6,6 @@ The same page is a Space on the Hub, see docs/space.md. Gradio draws it; what it
 process of its own for each visitor. What is dropped is removed as soon as it has been read, well or not.
 """
 
-import functools
 import html
 import os
 import signal
@@ -21,18 +20,17 @@ from .dataset_scripts.recording import TRACE_KINDS
 from .inference import is_classifier
 from .loading import name_of, shipped_model
 from .markdown_text import escape_markdown
-from .one_recording import KIND, PIXEL, RATE, Stated, show
+from .one_recording import KIND, PIXEL, RATE, SERIES, Stated, show
 from .upload_room import BoundedRoom, keep_forgetting, only_dropped, own_place
-from .uploads import SUFFIXES, Limits
+from .uploads import FORMATS, Limits
 
 MODEL_VARIABLE = "NEURT_MODEL"
 SECONDS, MEMORY = 120, 3 * 10**9  # of one visit; memory in bytes
 AT_ONCE, WAITING = 2, 8  # visits that are worked on, and that wait
 # Bytes of all uploads that lie there or come: what those take that are worked on and wait.
 ROOM = (AT_ONCE + WAITING) * Limits().upload
-# Seconds: from which age uploads that nobody asked about are removed, and how often they are looked for. Longer than
-# the last of those that wait may have to.
-_FORGOTTEN = {"age": SECONDS * WAITING // AT_ONCE + 60, "every": 60}
+# Seconds from which uploads that nobody asked about are removed: longer than the last of those that wait may have to.
+FORGOTTEN = SECONDS * WAITING // AT_ONCE + 60
 _UNSTATED = "as the file says"
 _INTRODUCTION = f"""
 # NEuRT: look at a recording
@@ -40,9 +38,11 @@ _INTRODUCTION = f"""
 Drop a recording of calcium imaging and see what may be wrong with it, how well the model fills gaps that are hidden
 from it, and, where the model is a classifier, its class and whether the explanation of that may be believed.
 
-`.npz` archives, zips of a suite2p folder and NWB files, up to {Limits().upload // 10**6} MB
-({Limits().unpacked // 10**6} MB unpacked, {Limits().values // 10**6} million values) and {SECONDS} seconds of work.
-What you drop is removed as soon as the page has answered, and nothing in it is executed.
+Zips of a suite2p folder, NWB files, and `.npz` archives of `traces` (neurons × frames) with `sampling_rate` (Hz),
+`trace_kind` ({", ".join(TRACE_KINDS)}) and, where known, `centroids` (x, y) with `coordinate_unit` (um, px).
+Up to {Limits().upload // 10**6} MB ({Limits().unpacked // 10**6} MB unpacked, {Limits().values // 10**6} million
+values) and {SECONDS} seconds of work. What you drop is removed as soon as the page has answered, and nothing in it is
+executed.
 
 """
 _CSS = (Path(__file__).parent / "explain" / "assets" / "app.css").read_text(encoding="utf-8")
@@ -54,6 +54,7 @@ def look(
     sampling_rate: float | None = None,
     um_per_pixel: float | None = None,
     trace_kind: str | None = None,
+    series: str | None = None,
 ) -> Iterator[str]:
     """Yield what the page shows of a recording, more each time; a refusal is one sentence.
 
@@ -63,8 +64,9 @@ def look(
         sampling_rate: Frames per second (Hz), where the file does not say.
         um_per_pixel: Edge of a pixel in µm, where the file does not say.
         trace_kind: What the traces are, where the file does not say.
+        series: Which series of an NWB file, where it has several.
     """
-    shown, stated = "", Stated(sampling_rate or None, um_per_pixel or None, trace_kind or None)
+    shown, stated = "", Stated(sampling_rate or None, um_per_pixel or None, trace_kind or None, series or None)
     with tempfile.TemporaryDirectory(prefix="neurt-app-") as folder:
         try:
             yield _working("Reading the recording.")
@@ -94,29 +96,31 @@ def build_page(model: str) -> Any:
     with gradio.Blocks(title="NEuRT", analytics_enabled=False) as page:
         gradio.Markdown(_INTRODUCTION + describe(model))
         with gradio.Row():
-            file = gradio.File(label="Your recording", file_types=list(SUFFIXES), height=170, scale=3)
+            file = gradio.File(label="Your recording", file_types=list(FORMATS), height=170, scale=3, elem_id="file")
             only_dropped(file)
             with gradio.Column(scale=2, min_width=260):
                 gradio.Markdown("No recording at hand? The example is **simulated**: no animal was recorded.")
                 example = gradio.Button("Show the simulated example", variant="primary")
-        with gradio.Accordion("Only if your file does not say it (before you drop it)", open=False), gradio.Row():
+        with gradio.Accordion("What your file does not say: fill in before you drop it", open=False), gradio.Row():
             rate = gradio.Number(label=RATE, value=None, info=f"0: {_UNSTATED}")
             pixel = gradio.Number(label=PIXEL, value=None, info=f"0: {_UNSTATED}")
-            kind = gradio.Dropdown([(_UNSTATED, ""), *TRACE_KINDS], label=KIND, value="")
+            kind = gradio.Dropdown([(_UNSTATED, ""), *TRACE_KINDS], label=KIND, value="", info="dff: ΔF/F")
+            series = gradio.Textbox(label=SERIES, info="If it has several: a name in its path", max_length=200)
         result = gradio.HTML(elem_id="result", js_on_load=None, container=False)
-        options = {"outputs": result, "concurrency_id": "visits", "concurrency_limit": AT_ONCE}
-        options |= {"api_visibility": "private", "show_progress": "minimal"}
+
+        def answer(upload: str | None = None, *stated: Any) -> Iterator[tuple[str, dict, dict]]:
+            # One at a time; then the file is emptied, so that the same one can be dropped again with other facts.
+            for shown in look(model, upload, *stated):
+                yield shown, gradio.update(interactive=False), gradio.update(interactive=False)
+            yield shown, gradio.update(interactive=True, value=None), gradio.update(interactive=True)
+
+        options = {"outputs": [result, file, example], "concurrency_id": "visits", "concurrency_limit": AT_ONCE}
+        options |= {"api_visibility": "private", "show_progress": "minimal", "show_progress_on": result}
         upload = gradio.State()
         taken = file.upload(own_place, file, upload, api_visibility="private", queue=False)
-        visit = taken.then(functools.partial(look, model), [upload, rate, pixel, kind], **options)
-        # Emptied, so that the same file can be dropped again with other facts.
-        visit.then(lambda: None, outputs=file, api_visibility="private", queue=False)
-        example.click(functools.partial(_look_at_example, model), **options)
+        taken.then(answer, [upload, rate, pixel, kind, series], **options)
+        example.click(answer, **options)
     return page.queue(max_size=WAITING, api_open=False)
-
-
-def _look_at_example(model: str) -> Iterator[str]:
-    yield from look(model, None)
 
 
 def describe(model: str) -> str:
@@ -150,9 +154,9 @@ def serve(model: str | os.PathLike | None = None, *, host: str | None = None, po
         except ImportError as error:
             raise ValueError('expected gradio to be installed; pip install "neurt[app]"') from error
         prepare("neurt.one_recording")
-        keep_forgetting(Path(uploads), **_FORGOTTEN)
+        keep_forgetting(Path(uploads), FORGOTTEN)
         page = build_page(model)
-        room = Middleware(BoundedRoom, folder=Path(uploads), largest=Limits().upload, room=ROOM)
+        room = Middleware(BoundedRoom, folder=Path(uploads), largest=Limits().upload, room=ROOM, seconds=FORGOTTEN)
         system = ["system-ui", "sans-serif"]  # no font is fetched
         theme = gradio.themes.Default(primary_hue="blue", font=system, font_mono=["ui-monospace", "monospace"])
         # Whoever ends the process this way wants no uploads left either.

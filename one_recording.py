@@ -7,7 +7,7 @@ Each section is made when it is asked for. One that cannot be made says why, and
 """
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import numpy as np
@@ -20,6 +20,7 @@ from .dataset_scripts.metadata import Facts
 from .dataset_scripts.quality import Quality, measure
 from .dataset_scripts.quality_problems import group_problems, problems_of
 from .dataset_scripts.readers import READERS
+from .dataset_scripts.readers.source import NothingUsable
 from .dataset_scripts.recording import Recording
 from .dataset_scripts.simulate import Place, simulate_recording
 from .dataset_scripts.simulation_config import SimulationConfig
@@ -39,22 +40,28 @@ from .modeling_neurt import NeurtForMaskedSignalModeling, NeurtForSequenceClassi
 from .pipeline_neurt import NeuronSignalClassificationPipeline
 from .processing_neurt import MIN_NEURONS, NeurtProcessor
 from .summary import reconstruction_figure
-from .uploads import check_values, take_in
+from .uploads import FORMATS, check_values, take_in
 
 SEED = 0
 # Few enough for a page that somebody waits for; which windows they are depends on the seed alone.
 RECONSTRUCTED, CLASSIFIED, EXPLAINED, DRAWN = 128, 4096, 8, 4
-FORMATS = ("npz", "suite2p", "nwb")
 EXPLANATIONS = (POOLING_ATTENTION, FRAME_ABLATION)
 # One mouse of the simulator's, of the group in which half of the neurons fire three times as often.
 EXAMPLE = SimulationConfig(subjects_per_group=1, neurons=40, duration=180.0, sampling_rate=5.0, seed=7)
 RATE, PIXEL, KIND = "Frames per second (Hz)", "Micrometres per pixel", "What the traces are"
-# What errors call a flag of the command line is a field of the page.
+SERIES = "Series of an NWB file"
+# What errors call a flag of the command line is a field of the page, or not to be had there.
 _FIELDS = {
     "pass --sampling-rate or a sampling_rate column in --metadata": f'fill in "{RATE}"',
+    "pass --trace-kind": f'choose "{KIND}":',
+    "choose with --series and a name in its path": f'fill in one of them, or a name in it, as "{SERIES}"',
+    "with --trace-kind": f'with "{KIND}":',
+    "pass --neuropil-coefficient 0 to go without": "put it in the zip",
+    "pass --all-rois": "put it in the zip",
     "--sampling-rate": f'"{RATE}"',
     "--um-per-pixel": f'"{PIXEL}"',
     "--trace-kind": f'"{KIND}"',
+    "--series": f'"{SERIES}"',
 }
 
 
@@ -66,11 +73,13 @@ class Stated:
         sampling_rate: Frames per second (Hz).
         um_per_pixel: Edge of a pixel in µm.
         trace_kind: One of `TRACE_KINDS`.
+        series: Which series of an NWB file to read: a path, or one name in it.
     """
 
     sampling_rate: float | None = None
     um_per_pixel: float | None = None
     trace_kind: str | None = None
+    series: str | None = None
 
 
 def show(upload: str | None, folder: str, model: str, stated: Stated) -> Iterator[str]:
@@ -95,7 +104,8 @@ def show(upload: str | None, folder: str, model: str, stated: Stated) -> Iterato
 
 def example() -> Recording:
     """The built-in recording, always the same; no animal was recorded."""
-    return simulate_recording(EXAMPLE, Place(mouse=2))
+    # Not by the name of a mouse of the simulator's, which a model may have been trained on another of.
+    return replace(simulate_recording(EXAMPLE, Place(mouse=2)), recording_id="example", subject_id="example")
 
 
 def read_upload(upload: Path, folder: Path, stated: Stated) -> tuple[list[Recording], list[str]]:
@@ -106,17 +116,21 @@ def read_upload(upload: Path, folder: Path, stated: Stated) -> tuple[list[Record
     """
     path = take_in(upload, folder)
     flags = Facts(sampling_rate=stated.sampling_rate, um_per_pixel=stated.um_per_pixel)
-    options = given(trace_kind=stated.trace_kind)
-    format, found, facts = find_recordings(path, "auto", flags, options)
-    if format not in FORMATS:
-        raise ValueError(f"expected a recording as {', '.join(FORMATS)}, got {format}")
-    recordings, values = [], 0
+    options = given(trace_kind=stated.trace_kind, series=stated.series)
+    format, found, facts = find_recordings(path, FORMATS[upload.suffix.lower()], flags, options)
+    recordings, passed_over, values = [], list(found.passed_over), 0
     for source in found.sources:
-        for recording in READERS[format].read(source, facts[source.file], **options):
-            values += recording.traces.size
-            check_values(values)
-            recordings.append(recording.accepted_neurons())
-    return recordings, [f"left {file}: {why}" for file, why in found.passed_over]
+        try:
+            for recording in READERS[format].read(source, facts[source.file], **options):
+                values += recording.traces.size
+                check_values(values)
+                recordings.append(recording.accepted_neurons())
+        except NothingUsable as nothing:
+            passed_over.append((source.file, str(nothing)))
+    notes = [f"left {file}: {why}" for file, why in passed_over]
+    if not recordings:
+        raise ValueError(f"expected a recording with neurons in it, got none; {'; '.join(notes)}")
+    return recordings, notes
 
 
 def in_words_of_the_page(error: str, folder: str) -> str:
@@ -161,11 +175,14 @@ def quality_section(recording: Recording, qualities: Sequence[Quality], chosen: 
         notes: What readers passed over.
     """
     problems = group_problems(problems_of(qualities), len(qualities))
-    of_readers = [note for quality in qualities for note in quality.notes]
     said = [f"Problem: {line}." for line in problems] or ["No problem was found."]
     if len(qualities) > 1:
         names = some([quality.recording_id for quality in qualities])
         said.append(f"{len(qualities)} recordings are in the file ({names}); what follows is of the one below.")
+    said += [f"Note: {note}." for quality in qualities for note in quality.notes]
+    said = [in_words_of_the_page(line, "") for line in [*said, *(f"Note: {note}." for note in notes)]]
+    if any(" --" in line for line in said):
+        said.append("What begins with -- is said on the command line, for example to neurt import.")
     rows = [
         (name, cell, MEANINGS.get(name, ""))
         for name, cell in zip(COLUMNS, measures_row(qualities[chosen]), strict=True)
@@ -173,7 +190,7 @@ def quality_section(recording: Recording, qualities: Sequence[Quality], chosen: 
     caption = "Traces in the order of their first principal component; one neuron with the neurons near it; noise."
     return Section(
         "Quality check",
-        [*said, *(f"Note: {note}." for note in [*of_readers, *notes])],
+        said,
         _simulated(recording),
         [Table("Measures", ("measure", "value", "meaning"), rows)],
         [Picture.drawn(recording_figure(recording, qualities[chosen]), "Traces, positions and noise", caption)],
@@ -193,7 +210,7 @@ def reconstruction_section(title: str, recording: Recording, model: str) -> Sect
     caption = f"{DRAWN} windows evenly spaced among those scored, not chosen by how well they look. Grey: hidden."
     return Section(
         title,
-        [compare_errors(scores), *_about_windows(recording, dataset)],
+        [compare_errors(scores), *_about_windows(dataset)],
         [*_seen(recording, network), *_unlike(recording, processor)],
         [errors_table(scores)],
         [Picture.drawn(figure, "Hidden gaps, reconstructed", caption)],
@@ -231,7 +248,7 @@ def classification_section(title: str, recording: Recording, model: str) -> Sect
     network = _classifier(model)
     processor = load_processor(model)
     classify = NeuronSignalClassificationPipeline(network, processor=processor, device="cpu")
-    windows = classify.preprocess(recording, missing_neighbours=_missing_neighbours(recording))
+    windows = classify.preprocess(recording, missing_neighbours="mask")
     number = len(windows["input_values"])
     kept = np.sort(np.random.default_rng(SEED).permutation(number)[:CLASSIFIED])
     some_of = {name: values if name == "dropped" else values[kept] for name, values in windows.items()}
@@ -300,21 +317,18 @@ def _curves(name: str, verdict: Verdict, recording: Recording) -> Picture:
 
 
 def windows_of(recording: Recording, processor: NeurtProcessor) -> WindowDataset:
-    """The windows of a recording; without enough positions, of own traces alone."""
-    return WindowDataset([recording], processor, missing_neighbours=_missing_neighbours(recording))
+    """The windows of a recording; of neurons without neighbours they have the own trace alone."""
+    return WindowDataset([recording], processor, missing_neighbours="mask")
 
 
-def _missing_neighbours(recording: Recording) -> str:
-    return "error" if recording.positioned.sum() >= MIN_NEURONS else "mask"
-
-
-def _about_windows(recording: Recording, dataset: WindowDataset) -> list[str]:
+def _about_windows(dataset: WindowDataset) -> list[str]:
     """What was left out, and whether neighbours were."""
-    said = []
-    if _missing_neighbours(recording) == "mask":
-        said.append(f"Fewer than {MIN_NEURONS} neurons have a position: the model sees own traces, and no neighbours.")
-    lost = dataset.dropped.get(recording.recording_id, {})
-    return said + [f"{count(number, 'neuron')} left out: {reason}." for reason, number in lost.items()]
+    (windows,) = dataset.by_recording
+    alone = int(np.isnan(windows.channels[windows.neurons, 0]).any(1).sum())
+    of = f"{alone} of {count(len(windows.neurons), 'neuron')}"
+    said = f"Of {of} the model sees the own trace alone: too few others have a position, near or far."
+    lost = [f"{count(number, 'neuron')} left out: {reason}." for reason, number in windows.dropped.items()]
+    return [said, *lost] if alone else lost
 
 
 def _classifier(model: str) -> NeurtForSequenceClassification:

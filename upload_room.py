@@ -1,13 +1,16 @@
 """What visitors of a page may leave on its disk: so many bytes in all, for so long, and each a file of their own.
 
-Gradio limits a file, not how many there are, nor what is left of those that were not sent to their end.
+Gradio limits a file, not how many there are, how long one may be on its way, nor what is left of those that were not
+sent to their end.
 """
 
+import asyncio
 import contextlib
+import stat
 import tempfile
 import threading
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -17,17 +20,18 @@ _ENVELOPE = 10**5  # bytes of a request beside the file in it
 
 
 class BoundedRoom:
-    """ASGI middleware that refuses what would be too large, or would find no room, before it is read.
+    """ASGI middleware that refuses what would be too large before it is read; for the rest the oldest files make room.
 
     Args:
         app: What answers all else.
         folder: Where files are put.
         largest: Bytes of a file.
         room: Bytes of all files there, and of those that are on their way.
+        seconds: How long one may be on its way.
     """
 
-    def __init__(self, app: Callable[..., Awaitable[None]], folder: Path, largest: int, room: int):
-        self.app, self.folder, self.room = app, folder, room
+    def __init__(self, app: Callable[..., Awaitable[None]], folder: Path, largest: int, room: int, seconds: float):
+        self.app, self.folder, self.room, self.seconds = app, folder, room, seconds
         self.largest = largest + _ENVELOPE
         self.arriving = 0
 
@@ -40,11 +44,15 @@ class BoundedRoom:
         length = int(said)
         if length > self.largest:
             return await _refuse(send, 413, f"expected at most {byte_size(self.largest)}, got {byte_size(length)}")
-        if self.arriving + length + bytes_in(self.folder) > self.room:
-            return await _refuse(send, 503, "expected room for another file, got none; try again in ten minutes")
+        if self.arriving + length > self.room:
+            return await _refuse(send, 503, "expected room for another file, got none; try again in some minutes")
         self.arriving += length
         try:
-            await self.app(scope, receive, send)
+            make_room(self.folder, self.room - self.arriving)
+            async with asyncio.timeout(self.seconds):
+                await self.app(scope, receive, send)
+        except TimeoutError:
+            await _refuse(send, 408, f"expected the file within {self.seconds:g} seconds; try a faster connection")
         finally:
             self.arriving -= length
 
@@ -55,13 +63,24 @@ async def _refuse(send: Callable, status: int, words: str) -> None:
     await send({"type": "http.response.body", "body": words.encode()})
 
 
-def bytes_in(folder: Path) -> int:
-    """Bytes of all files below a folder; others may remove some meanwhile."""
-    total = 0
+def make_room(folder: Path, most: int) -> None:
+    """Remove the oldest files below a folder until the others have so many bytes at most."""
+    files = sorted(_files(folder))
+    total = sum(size for _, size, _ in files)
+    for _, size, path in files:
+        if total <= most:
+            return
+        path.unlink(missing_ok=True)
+        total -= size
+
+
+def _files(folder: Path) -> Iterator[tuple[float, int, Path]]:
+    """When each file was changed, its bytes, and its place; others may remove some meanwhile."""
     for path in folder.rglob("*"):
         with contextlib.suppress(FileNotFoundError):
-            total += path.lstat().st_size if path.is_file() else 0
-    return total
+            found = path.lstat()
+            if stat.S_ISREG(found.st_mode):
+                yield found.st_mtime, found.st_size, path
 
 
 def own_place(upload: str) -> str:
@@ -97,12 +116,12 @@ def forget(folder: Path, age: float) -> None:
                 path.rmdir() if path.is_dir() else path.unlink()
 
 
-def keep_forgetting(folder: Path, age: float, every: float) -> None:
-    """Call `forget` every so many seconds for as long as this program runs."""
+def keep_forgetting(folder: Path, age: float) -> None:
+    """Call `forget` every minute for as long as this program runs."""
 
     def work() -> None:
         while folder.is_dir():
             forget(folder, age)
-            time.sleep(every)
+            time.sleep(60)
 
     threading.Thread(target=work, daemon=True).start()

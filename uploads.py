@@ -19,7 +19,8 @@ from pathlib import Path, PurePosixPath
 from .dataset_scripts.wording import byte_size, printable, repeated, some
 from .markdown_text import shortened
 
-SUFFIXES = (".npz", ".zip", ".nwb")
+# What each kind of file is read as.
+FORMATS = {".npz": "npz", ".zip": "suite2p", ".nwb": "nwb"}
 # What is read of a suite2p folder; ops.npy may be split in two.
 SUITE2P_ARRAYS = ("F.npy", "Fneu.npy", "iscell.npy", "stat.npy", "ops.npy", "db.npy", "settings.npy")
 # Others (bzip2, LZMA, Zstandard) pack without a bound that could be checked.
@@ -47,7 +48,7 @@ class Limits:
 
 
 def take_in(upload: Path, folder: Path, limits: Limits | None = None) -> Path:
-    """Copy a recording into a folder, or unpack it there if it is a zip of a suite2p folder.
+    """Move a recording into a folder, or unpack it there if it is a zip of a suite2p folder.
 
     Args:
         upload: The file as it was named by whoever sent it.
@@ -58,14 +59,16 @@ def take_in(upload: Path, folder: Path, limits: Limits | None = None) -> Path:
         What to read: a file or a folder in `folder`, named as the upload, since recordings are named after it.
 
     Raises:
-        ValueError: If it is gone, of another kind, too large, damaged, or a zip that should not be opened.
+        ValueError: If it is gone, of another kind, empty, too large, damaged, or a zip that should not be opened.
     """
     limits = limits or Limits()
     if not upload.is_file():
         raise ValueError("expected the file that was dropped, got none any more; drop it again")
     suffix, size = upload.suffix.lower(), upload.stat().st_size
-    if suffix not in SUFFIXES:
-        raise ValueError(f"expected a file that ends in {', '.join(SUFFIXES)}, got {_shown(upload.name)}")
+    if suffix not in FORMATS:
+        raise ValueError(f"expected a file that ends in {', '.join(FORMATS)}, got {_shown(upload.name)}")
+    if not size:
+        raise ValueError("expected a recording, got an empty file; copy or export it again")
     if size > limits.upload:
         raise ValueError(f"expected a file of at most {byte_size(limits.upload)}, got {byte_size(size)}")
     # A name of dots alone would lead out of the folder, and readers pass over hidden files.
@@ -77,7 +80,7 @@ def take_in(upload: Path, folder: Path, limits: Limits | None = None) -> Path:
         with _opened(upload) as archive:
             _check_members(archive.infolist(), limits)
             _check_size(archive.infolist(), limits)
-    return Path(shutil.copyfile(upload, f"{place}{suffix}"))
+    return Path(shutil.move(upload, f"{place}{suffix}"))
 
 
 def check_values(values: int, limits: Limits | None = None) -> None:

@@ -13,6 +13,7 @@ from pathlib import Path
 
 import hostile_zips
 import numpy as np
+import nwb_by_hand
 import pytest
 import torch
 from browser import Visits
@@ -31,6 +32,7 @@ from neurt.one_recording import (
     classification_section,
     example,
     in_words_of_the_page,
+    read_upload,
     reconstruction_section,
     sections,
     show,
@@ -177,8 +179,27 @@ def test_a_section_that_cannot_be_made_says_why_and_the_others_are_made(tiny_cla
 def test_without_positions_own_traces_are_used_and_that_is_said(tiny_classifier, tiny_masked):
     bare = recording(centroids=None, coordinate_unit=None)
     found = reconstruction_section("", bare, tiny_masked)
-    assert "Fewer than 5 neurons have a position: the model sees own traces, and no neighbours." in found.text
+    assert "Of 6 of 6 neurons the model sees the own trace alone: too few others have a position" in found.text[1]
     assert classification_section("", bare, tiny_classifier).tables
+
+
+def test_of_neurons_without_a_position_own_traces_are_used_and_that_is_said(tiny_classifier, tiny_shipped):
+    # On a circle each neuron has as many near ones.
+    angles = 2 * np.pi * np.arange(15) / 12
+    placed = 100 * np.column_stack((np.cos(angles), np.sin(angles))).astype(np.float32)
+    placed[12:] = np.nan
+    mixed = recording(neurons=15, centroids=placed)
+    mixed.traces[14] = np.nan
+    found = list(sections([mixed], [], tiny_classifier))
+    assert found[1].text[1].startswith("Of 2 of 14 neurons the model sees the own trace alone")
+    assert found[1].text[2] == "1 neuron left out: NaN or infinite frames."
+    assert sum(int(row[2]) for row in found[2].tables[0].rows) == 14 and len(found[3].pictures) == 3
+
+
+def test_without_a_usable_trace_it_is_said_why(tiny_masked):
+    found = list(sections([recording(traces=np.full((6, 130), np.nan, np.float32))], [], tiny_masked))
+    assert "got none: of 6 dropped 6 for NaN or infinite frames" in found[1].text[0]
+    assert "What begins with -- is said on the command line" in found[0].text[-1]
 
 
 def test_a_recording_unlike_those_of_the_training_is_warned_of(tiny_classifier, tmp_path):
@@ -195,7 +216,7 @@ def test_several_recordings_in_a_file_are_named_and_the_first_with_positions_is_
     found = next(sections([bare, recording("placed")], ["left a.npy: it is empty"], tiny_masked))
     assert "2 recordings are in the file (bare, placed); what follows is of the one below." in found.text
     assert found.tables[0].rows[0][:2] == ("recording", "placed")
-    assert found.text[-1] == "Note: left a.npy: it is empty."
+    assert "Note: left a.npy: it is empty." in found.text
 
 
 def test_errors_speak_of_the_fields_of_the_page_and_of_no_places(tmp_path):
@@ -213,6 +234,25 @@ def test_errors_speak_of_the_fields_of_the_page_and_of_no_places(tmp_path):
     assert in_words_of_the_page("--sampling-rate: expected\na number", "") == (
         '"Frames per second (Hz)": expected a number'
     )
+
+
+def test_a_choice_that_readers_ask_for_can_be_made_on_the_page(tmp_path):
+    def with_two_series(file):
+        file["/processing/ophys/F"].copy("dF", "second")
+        file["/processing/ophys/F/second/rois"].attrs["table"] = file[nwb_by_hand.TABLE].ref
+
+    nwb_by_hand.save(tmp_path / "a.nwb", with_two_series)
+    (tmp_path / "in").mkdir()
+    with pytest.raises(ValueError) as caught:
+        next(show(shutil.copy(tmp_path / "a.nwb", tmp_path / "b.nwb"), str(tmp_path / "in"), "", Stated()))
+    assert str(caught.value) == (
+        "b.nwb: expected one series of the same ROIs, found /processing/ophys/F/dF, /processing/ophys/F/second; "
+        'fill in one of them, or a name in it, as "Series of an NWB file", and say what it holds with '
+        '"What the traces are": fluorescence, dff, denoised, deconvolved or events'
+    )
+    stated = Stated(series="second", trace_kind="dff")
+    (found,), _ = read_upload(tmp_path / "a.nwb", tmp_path / "in", stated)
+    assert found.source["series"] == "/processing/ophys/F/second"
 
 
 def test_stated_facts_reach_the_recording(tmp_path, tiny_masked):
@@ -318,6 +358,8 @@ def test_two_visitors_at_once_get_their_own_results_and_hostile_zips_are_refused
     first, second, start = visitor(), visitor(), time.monotonic()
     first.get_by_role("button", name="Show the simulated example").click()
     drop(second, save(tmp_path / "mouse.npz", recording_id=f"mouse {HOSTILE}"))
+    example = first.locator("button", has_text="Show the simulated example")
+    example.and_(first.locator(":disabled")).wait_for()
     result = answer(first)
     seconds = time.monotonic() - start
     print(f"example to result: {seconds:.1f} s")
@@ -325,6 +367,9 @@ def test_two_visitors_at_once_get_their_own_results_and_hostile_zips_are_refused
     assert result.locator("img").count() == 5
     assert all(image.get_attribute("alt") for image in result.locator("img").all())
     shown, other = result.inner_text(), answer(second).inner_text()
+    example.and_(first.locator(":enabled")).wait_for()
+    first.set_viewport_size({"width": 390, "height": 850})
+    assert first.evaluate("document.documentElement.scrollWidth") == 390
     assert "This recording is simulated" in shown and "not tested" in shown and "mouse" not in shown
     assert f"mouse {HOSTILE}" in other and "simulated" not in other.partition("hidden gaps")[0]
     assert other.endswith("Done.")

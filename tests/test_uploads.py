@@ -50,12 +50,23 @@ def test_an_unpacked_recording_is_named_after_its_zip(tmp_path, folder):
     assert notes == []
 
 
+def test_a_plane_without_neurons_is_passed_over_unless_it_is_the_only_one(tmp_path, folder):
+    none = hostile_zips.npy(np.zeros((8, 2), np.float32))
+    files = {f"plane1/{name}": contents for name, contents in (hostile_zips.plane() | {"iscell.npy": none}).items()}
+    both = {**files, **{f"plane0/{name}": contents for name, contents in hostile_zips.plane().items()}}
+    (found,), notes = read_upload(hostile_zips.write_zip(tmp_path / "a.zip", both), folder, Stated())
+    assert found.recording_id == "a_plane0" and notes == ["left plane1: none of its 8 ROIs is accepted in iscell"]
+    with pytest.raises(ValueError, match="a recording with neurons in it, got none; left plane1: none of its 8 ROIs"):
+        read_upload(hostile_zips.write_zip(tmp_path / "b.zip", files), folder, Stated())
+
+
 @pytest.mark.parametrize("name", ["recording.npz", "RECORDING.NPZ"])
-def test_an_archive_of_arrays_is_copied(tmp_path, folder, name):
+def test_an_archive_of_arrays_is_moved(tmp_path, folder, name):
     with open(tmp_path / name, "wb") as file:
         np.savez(file, traces=np.zeros((2, 3)))
+    contents = (tmp_path / name).read_bytes()
     path = take_in(tmp_path / name, folder)
-    assert path.parent == folder and path.read_bytes() == (tmp_path / name).read_bytes()
+    assert path.parent == folder and path.read_bytes() == contents and not (tmp_path / name).exists()
 
 
 @pytest.mark.parametrize("name", ["...zip", "..zip", ".zip.zip"])
@@ -143,11 +154,13 @@ def test_long_paths_are_refused(tmp_path, folder):
     assert refusal(upload, folder) == "expected paths of at most 200 letters in the archive, got one of 305"
 
 
-def test_a_large_file_and_another_kind_are_refused(tmp_path, folder):
+def test_a_large_file_an_empty_one_and_another_kind_are_refused(tmp_path, folder):
     (tmp_path / "a.nwb").write_bytes(bytes(MEGABYTE + 1))
     assert refusal(tmp_path / "a.nwb", folder) == "expected a file of at most 1.0 MB, got 1.0 MB"
     (tmp_path / "a.pkl").write_bytes(b"x")
     assert refusal(tmp_path / "a.pkl", folder) == "expected a file that ends in .npz, .zip, .nwb, got 'a.pkl'"
+    (tmp_path / "a.zip").write_bytes(b"")
+    assert refusal(tmp_path / "a.zip", folder) == "expected a recording, got an empty file; copy or export it again"
     (tmp_path / "b.npz").write_bytes(b"no zip")
     assert "that is what it says" in refusal(tmp_path / "b.npz", folder)
 
