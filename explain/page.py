@@ -6,6 +6,7 @@ Text is escaped, pictures are inside the page, and a policy in its head forbids 
 import base64
 import functools
 import io
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -106,6 +107,5 @@ def template(name: str) -> jinja2.Template:
 
 
 def _is_number(cell: str) -> bool:
-    """Whether a cell starts as numbers do: with a digit, or with a sign before one."""
-    start = cell.lstrip("+-−<>≤≥~ ")
-    return start[:1].isdigit() or start[:1] == "."
+    """Whether a cell starts with a number: 0.5 [0.1, 0.9], <0.001 and 3 of 3, but not 5xFAD."""
+    return re.match(r"[+\-−<>≤≥~ ]*[\d.]+(e[+-]?\d+)?(?!\w)", cell) is not None

@@ -14,7 +14,7 @@ from matplotlib.figure import Figure
 
 from ..crossval.provenance import manifest_digest, versions, weights_digest
 from ..dataset_scripts.recording import Recording
-from ..evaluation import json_ready
+from ..evaluation import FEWEST_SUBJECTS, json_ready
 from ..loading import name_of
 from ..processing_neurt import CHANNELS
 from .aspects import ALL_CHANNELS, COLUMNS
@@ -176,6 +176,9 @@ def _scores(found: Explanation) -> Section:
     if not found.scores:
         return Section("How well are the groups told apart?", ["Not measured: no label was asked for."])
     names = {"accuracy": "accuracy", "roc_auc": "AUC", "mcc": "MCC", "brier": "Brier score", "log_loss": "log loss"}
+    # As after a training: of so few an AUC is chance, however many windows they have.
+    if min(found.scores["subject"]["n_per_class"]) < FEWEST_SUBJECTS:
+        del names["roc_auc"]
     rows = [
         (level, str(scores["n"]), *(f"{scores[name]:.2f}" for name in names)) for level, scores in found.scores.items()
     ]

@@ -119,6 +119,15 @@ def test_what_stands_on_the_page_stands_in_the_json(found, folder):
     )
 
 
+@pytest.mark.parametrize("of_a_class, shown", [(3, True), (2, False)])
+def test_of_fewer_than_three_animals_of_a_class_no_auc_is_shown(found, of_a_class, shown):
+    scores = {level: scores | {"n_per_class": [3, of_a_class]} for level, scores in found.scores.items()}
+    pictures = collections.defaultdict(lambda: Picture(b"", "", ""))
+    parts = sections(dataclasses.replace(found, scores=scores), pictures, {**VERSIONS, "command": ""})
+    (table,) = [table for part in parts for table in part.tables if "Brier score" in table.header]
+    assert ("AUC" in table.header) == shown and all(len(row) == len(table.header) for row in table.rows)
+
+
 def test_one_animal_without_a_label_is_not_tested(classifier, build, undrawn):
     options = ExplainOptions(subjects=("sim001",), windows=12, neurons=4)
     found = explain(classifier, build, options)

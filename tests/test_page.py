@@ -60,7 +60,8 @@ def test_links_lead_to_the_sections():
 
 
 @pytest.mark.parametrize(
-    "cell, is_number", [("0.5", 1), ("-0.5 [−1, 1]", 1), ("<0.001", 1), ("own trace", 0), ("", 0)]
+    "cell, is_number",
+    [("0.5", 1), ("-0.5 [−1, 1]", 1), ("<0.001", 1), ("3 of 3", 1), ("own trace", 0), ("15xFAD", 0), ("", 0)],
 )
 def test_numbers_stand_to_the_right(cell, is_number):
     read = Reader(render("t", [], [Section("s", tables=[Table("c", ["a", "b"], [["row", cell]])])]))
