@@ -67,10 +67,12 @@ def look(
         series: Which series of an NWB file, where it has several.
     """
     shown, stated = "", Stated(sampling_rate or None, um_per_pixel or None, trace_kind or None, series or None)
-    with tempfile.TemporaryDirectory(prefix="neurt-app-") as folder:
+    with tempfile.TemporaryDirectory(prefix="neurt-app-") as temporary:
+        # A plane is named after the folder above it, where its zip has none.
+        (folder := Path(temporary) / "recording").mkdir()
         try:
             yield _working("Reading the recording.")
-            for section in run_bounded(show, upload, folder, model, stated, seconds=SECONDS, memory=MEMORY):
+            for section in run_bounded(show, upload, str(folder), model, stated, seconds=SECONDS, memory=MEMORY):
                 shown += section
                 yield shown + _working("More is being computed.")
             yield shown + '<p class="done" role="status">Done.</p>'

@@ -14,7 +14,14 @@ _DryRun = Annotated[bool, typer.Option("--dry-run", help="Only say what would go
 
 
 def push_model(
-    folder: Annotated[Path, typer.Argument(help="A model folder: what `neurt pretrain` or `neurt finetune` made.")],
+    folder: Annotated[
+        Path,
+        typer.Argument(
+            help="A model folder: what `neurt pretrain` or `neurt finetune` made, or the word shipped.",
+            callback=named_model,
+            show_default=False,
+        ),
+    ],
     repo_id: _RepoId,
     revision: _Revision = None,
     public: _Public = False,

@@ -24,6 +24,8 @@ COLUMNS = (
     "alone",
 )
 MEANINGS = {
+    "placed": "neurons with a position",
+    "rate from": "where the sampling rate stands; unknown where the recording does not say",
     "noise": "median over neurons, in % of ΔF/F per √Hz (CASCADE's level); ~ in % of the trace's own SD per √Hz",
     "drift": "median over neurons of the change of the 10th percentile over thirds of the recording, in SD",
     "look like": "a guess from the shape of the traces, ? where they could be anything",
@@ -52,7 +54,7 @@ def measures_row(quality: Quality) -> tuple[str, ...]:
         f"{quality.sampling_rate:.4g}",
         quality.sampling_rate_from,
         f"{quality.segments}",
-        f"{100 * quality.nan_share:.2g}",
+        f"{100 * quality.nan_share:.3g}",
         ("" if quality.noise_is_absolute else "~") + _number(known_median(quality.noise)),
         _number(known_median(quality.drift)),
         quality.trace_kind,

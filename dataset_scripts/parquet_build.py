@@ -38,7 +38,7 @@ from .build_manifest import (
 from .dataset_card import render_card
 from .parquet_rows import add_columns, read_recording, write_recording, write_units
 from .recording import SPLITS, Recording
-from .wording import count, printable, value_range
+from .wording import count, printable, some, value_range
 
 _FULL = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG}
 
@@ -69,6 +69,7 @@ class BuildSummary:
         placed, frames = (sum(entry[key] for entry in files) for key in ("neurons_with_positions", "frames"))
         units = sorted({entry["coordinate_unit"].replace("um", "µm") for entry in files if entry["coordinate_unit"]})
         splits = sorted(Counter(entry["split"] for entry in files).items())
+        split = ", ".join(f"{name} {count(number, 'recording')}" for name, number in splits)
         lines = [
             done,
             *self._addition(),
@@ -76,7 +77,8 @@ class BuildSummary:
             f"frames: {frames} in all, {value_range(entry['frames'] for entry in files)} a recording",
             f"sampling rate: {value_range(entry['sampling_rate'] for entry in files)} Hz",
             f"traces: {', '.join(sorted({entry['trace_kind'] for entry in files}))}",
-            f"split: {', '.join(f'{number} {name}' for name, number in splits)}",
+            f"labels: {', '.join(_labels(files)) or 'none'}",
+            f"split: {split}",
             *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
             *(f"note: {note}" for note in notes),
             f"build: {self.folder}",
@@ -91,6 +93,13 @@ class BuildSummary:
                 f"added: {count(len(self.files), 'recording')}, counted below; the build now holds {len(self.held)} "
                 f"with {count(neurons, 'neuron')}"
             )
+
+
+def _labels(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
+    """Each label with its values."""
+    for name in sorted({name for entry in files for name in entry["labels"]}):
+        values = {entry["labels"].get(name) for entry in files}
+        yield f"{name} ({some(sorted(map(str, values - {None})))})"
 
 
 def write_build(

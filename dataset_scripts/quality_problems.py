@@ -202,7 +202,7 @@ def _field(quality: Quality) -> _Findings:
         yield f"positions in {unit}, another unit than the radius", "", advice
     elif quality.positioned >= MIN_NEURONS and len(distances.alone or ()) > _MANY_ALONE * quality.positioned:
         value = _of(distances.alone, quality)
-        yield "too few near or far neurons at the radius", value, "they give no windows: try another --radius"
+        yield "too few near or far neurons at the radius", value, "such neurons give no windows: try another --radius"
 
 
 def _of(rows: Sequence[int], quality: Quality) -> str:

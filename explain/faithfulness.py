@@ -228,7 +228,7 @@ def judge(trial: Trial, method: Method, progress: Progress = iter) -> Verdict:
         deletion[name] = deletion_curve(*known, ranks[name], trial.visible)
         if name not in others:
             insertion[name] = insertion_curve(*known, ranks[name], trial.hidden)
-    alike = {name: over_subjects(rank_correlation(maps, other, real), subjects) for name, other in others.items()}
+    alike = {name: mean_correlation(rank_correlation(maps, other, real), subjects) for name, other in others.items()}
     if trial.controls.retrained:
         alike[OTHER_SEEDS] = _stability(trial, method)
     return make_verdict(deletion, insertion, alike, subjects, groups=trial.groups, unit="frames")
@@ -318,7 +318,13 @@ def _stability(trial: Trial, method: Method) -> Estimate:
     one, other = (
         _in_turn(method, models, windows, targets, seed=trial.seed) for models in (heads, (*heads[1:], heads[0]))
     )
-    return over_subjects(rank_correlation(one, other, windows.real), windows.subjects)
+    return mean_correlation(rank_correlation(one, other, windows.real), windows.subjects)
+
+
+def mean_correlation(correlations: np.ndarray, subjects: np.ndarray) -> Estimate:
+    """The mean over subjects; Student's interval knows no bounds, a correlation has some."""
+    found = over_subjects(correlations, subjects)
+    return found if found.low is None else Estimate(found.mean, max(found.low, -1.0), min(found.high, 1.0))
 
 
 def _in_turn(

@@ -281,6 +281,12 @@ def test_nothing_of_an_upload_is_left(tmp_path, monkeypatch, tiny_masked, in_thi
     assert not upload.exists() and [p for p in (tmp_path / "temporary").rglob("*") if p.is_file()] == []
 
 
+def test_a_recording_is_not_named_after_a_temporary_folder(tmp_path, tiny_masked, in_this_process):
+    files = hostile_zips.plane()
+    last = list(look(tiny_masked, str(hostile_zips.write_zip(tmp_path / "plane0.zip", files))))[-1]
+    assert "recording_plane0" in last and "neurt-app" not in last and last.endswith("Done.</p>")
+
+
 def test_an_upload_that_is_gone_is_one_sentence_without_its_place(tmp_path, tiny_masked, in_this_process):
     last = list(look(tiny_masked, str(tmp_path / "a.npz")))[-1]
     assert "Stopped here: expected the file that was dropped, got none any more; drop it again." in last

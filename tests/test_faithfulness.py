@@ -24,6 +24,7 @@ from neurt.explain.faithfulness import (
     TURNED,
     judge,
     make_verdict,
+    mean_correlation,
     open_trial,
     rank_correlation,
 )
@@ -213,6 +214,12 @@ def test_the_whole_interval_decides_and_not_the_mean():
     verdict = make_verdict(levels, {}, {}, np.array(list("abcd")), groups=TELLS, unit="frames")
     assert verdict.areas[RANDOM].mean > 0.5 > 0 > verdict.areas[RANDOM].low
     assert verdict.reasons == (AS_GOOD[RANDOM],)
+
+
+def test_the_interval_of_correlations_ends_where_they_do():
+    assert mean_correlation(np.array([1.0, 1.0, -1.0]), np.arange(3)) == Estimate(pytest.approx(1 / 3), -1, 1)
+    assert mean_correlation(np.array([1.0, 0.0]), np.arange(2)) == Estimate(0.5, None, None)
+    assert np.isnan(mean_correlation(np.full(3, np.nan), np.arange(3)).high)
 
 
 def test_what_is_not_a_number_passes_nothing():

@@ -48,7 +48,8 @@ def test_a_row_of_the_metadata_says_what_its_file_does_not(tmp_path):
         "b.npz,second,m2,day2,4,8,2,GCaMP6s,V1,test,5xFAD,12\n"
         "a.npz,,m1,,,,,,,,wild type,\n",
     )
-    import_recordings(tmp_path / "in", tmp_path / "build", metadata=rows, sampling_rate=3.0)
+    summary = import_recordings(tmp_path / "in", tmp_path / "build", metadata=rows, sampling_rate=3.0)
+    assert "labels: cage (12), genotype (5xFAD, wild type)\nsplit: test 1 recording, train 1 recording" in str(summary)
     first, second = read_build(tmp_path / "build")
     assert (second.recording_id, second.subject_id, second.session_id, second.field) == ("second", "m2", "day2", 4)
     assert (second.sampling_rate, second.indicator, second.brain_area) == (8, "GCaMP6s", "V1")
@@ -75,6 +76,8 @@ def test_the_summary_says_what_was_done_assumed_and_left_out(tmp_path):
         "neurons: 16, 8 with positions in px",
         "frames: 120 in all, 40 a recording",
         "sampling rate: 5 Hz",
+        "labels: none",
+        "split: train 3 recordings",
         "left out: a: 2 of 6 neurons have a constant trace: roi 1, 4",
         "left out: d: 6 of 6 neurons have a constant trace: roi 0, 1, 2, 3, 4, 5",
         'left out: e.npz: it has no array "traces"',

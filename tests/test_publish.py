@@ -182,6 +182,11 @@ def test_a_dry_run_says_what_would_go_and_asks_nobody(hub, model_folder, small_b
     refused(lambda: push_model(model_folder, "a/b/c", dry_run=True), words="Repo id must be")
 
 
+def test_the_shipped_weights_are_published_by_that_word(neurt):
+    code, out, _ = neurt("push-model", "shipped", NAME, "--dry-run")
+    assert code == 0 and {line.split()[0] for line in out.splitlines()[:-1]} >= MODEL
+
+
 def test_the_same_again_makes_no_commit_and_something_new_makes_one(hub, model_folder):
     first = push_model(model_folder, NAME)
     again = push_model(model_folder, NAME, private=False)
