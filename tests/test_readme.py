@@ -1,4 +1,4 @@
-"""The commands and examples of README and model card run as they stand there, the README's with a tiny model."""
+"""The commands and examples of README, docs and model card run as they stand there, with a tiny model."""
 
 import json
 import re
@@ -12,12 +12,20 @@ from neurt.cards import NAME
 from neurt.cli import app
 
 REPOSITORY = Path(__file__).parents[1]
+# What needs a browser, the network or files of others is tested where it is made.
+ELSEWHERE = ("app", "convert", "build-microns")
+DOCS = ["docs/recordings.md", "docs/training.md", "docs/groups.md", "docs/explanations.md", "docs/hub.md"]
 TINY = {"hidden_size": 16, "intermediate_size": 24, "num_hidden_layers": 1}
 
 
 def blocks(language, document="README.md"):
     text = (REPOSITORY / document).read_text(encoding="utf-8")
     return re.findall(rf"```{language}\n(.*?)```", text, flags=re.DOTALL)
+
+
+def commands(document):
+    lines = [line for block in blocks("bash", document) for line in block.splitlines() if line.startswith("neurt")]
+    return [line for line in lines if line.split()[1] not in ELSEWHERE]
 
 
 @pytest.fixture(scope="module")
@@ -54,8 +62,7 @@ def tiny_weights(tmp_path_factory):
 
 def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, monkeypatch, capsys):
     monkeypatch.chdir(workplace)
-    commands = [line for block in blocks("bash") for line in block.splitlines() if line.startswith("neurt")]
-    pipeline = [line for line in commands if line.split()[1] not in ("app", "convert", "build-microns")]
+    pipeline = commands("README.md")
     assert [line.split()[1] for line in pipeline] == [
         "inspect",
         "import",
@@ -88,11 +95,24 @@ def test_the_commands_and_the_example_run_as_written(workplace, tiny_weights, mo
         assert (workplace / output).exists()
     tested = json.loads((workplace / "CLASSIFIER" / "results.json").read_text())["split"]["test"]
     assert tested == sorted(f"MOUSE{mouse}" for mouse in range(3, 9))
-    for example in blocks("python"):
-        exec(compile(example, "README.md", "exec"), {})
+    for document in ("README.md", *DOCS):
+        for example in blocks("python", document):
+            exec(compile(example, document, "exec"), {})
     out = capsys.readouterr().out
     assert "torch.Size([" in out and out.endswith("(8, 128)\n")
     assert out.count("{'5xFAD': ") == 8
+
+
+def test_the_docs_have_no_other_commands_and_lead_somewhere():
+    assert all(set(commands(document)) <= set(commands("README.md")) for document in DOCS)
+    for document in ("README.md", "docs/space.md", *DOCS):
+        text = (REPOSITORY / document).read_text(encoding="utf-8")
+        links = {link for link in re.findall(r"\]\(([^)]+)\)", text) if "://" not in link}
+        for path, _, heading in (link.partition("#") for link in links):
+            target = (REPOSITORY / document).parent / path
+            assert target.exists(), (document, path)
+            headings = re.findall(r"^#+ (.*)$", target.read_text(encoding="utf-8"), flags=re.M) if heading else [""]
+            assert heading in [re.sub(r"[^\w -]", "", each).lower().replace(" ", "-") for each in headings]
 
 
 def test_the_examples_of_the_model_card_run_with_the_weights_that_it_describes(monkeypatch, tmp_path, capsys):
