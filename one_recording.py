@@ -133,9 +133,9 @@ def read_upload(upload: Path, folder: Path, stated: Stated) -> tuple[list[Record
     return recordings, notes
 
 
-def in_words_of_the_page(error: str, folder: str) -> str:
-    """An error of a reader in one line, without the place of the file and with fields instead of flags."""
-    line = printable(" ".join(error.replace(f"{folder}/", "").split()))
+def in_words_of_the_page(said: str, folder: str | None = None) -> str:
+    """What a reader says in one line, without the place of the file and with fields instead of flags."""
+    line = printable(" ".join((said.replace(f"{folder}/", "") if folder else said).split()))
     for words, field in _FIELDS.items():
         line = line.replace(words, field)
     return line
@@ -162,7 +162,7 @@ def _or_why(title: str, make: Callable[..., Section], *arguments) -> Section:
     try:
         return make(title, *arguments)
     except ValueError as error:
-        return Section(title, [f"Not possible: {in_words_of_the_page(str(error), '')}."])
+        return Section(title, [f"Not possible: {in_words_of_the_page(str(error))}."])
 
 
 def quality_section(recording: Recording, qualities: Sequence[Quality], chosen: int, notes: Sequence[str]) -> Section:
@@ -180,7 +180,7 @@ def quality_section(recording: Recording, qualities: Sequence[Quality], chosen: 
         names = some([quality.recording_id for quality in qualities])
         said.append(f"{len(qualities)} recordings are in the file ({names}); what follows is of the one below.")
     said += [f"Note: {note}." for quality in qualities for note in quality.notes]
-    said = [in_words_of_the_page(line, "") for line in [*said, *(f"Note: {note}." for note in notes)]]
+    said = [in_words_of_the_page(line) for line in [*said, *(f"Note: {note}." for note in notes)]]
     if any(" --" in line for line in said):
         said.append("What begins with -- is said on the command line, for example to neurt import.")
     rows = [

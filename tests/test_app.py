@@ -231,9 +231,9 @@ def test_errors_speak_of_the_fields_of_the_page_and_of_no_places(tmp_path):
         next(show(str(damaged), str(tmp_path / "in"), "", Stated()))
     assert str(caught.value).startswith("damaged.npz: expected an .npz archive, got a file that cannot be read")
     assert str(tmp_path) not in str(caught.value)
-    assert in_words_of_the_page("--sampling-rate: expected\na number", "") == (
-        '"Frames per second (Hz)": expected a number'
-    )
+    assert in_words_of_the_page("--sampling-rate: expected\na number") == '"Frames per second (Hz)": expected a number'
+    assert in_words_of_the_page("/a/b/m.npz: dF/F of /x/b", "/a/b") == "m.npz: dF/F of /x/b"
+    assert in_words_of_the_page("dF/F of /processing/F") == "dF/F of /processing/F"
 
 
 def test_a_choice_that_readers_ask_for_can_be_made_on_the_page(tmp_path):
