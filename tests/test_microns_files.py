@@ -126,7 +126,7 @@ def test_a_url_without_a_name_tells_its_scan_inside(folder):
     with serving(folder) as server:
         assert find_scans(f"{server.url}/other.nwb")[0].scan == "4-7"
         with pytest.raises(
-            ValueError, match="missing.nwb: expected a server that sends an NWB file, got .*404.*; check"
+            ValueError, match="missing.nwb: expected a server that sends .*404.*; check the URL"
         ):
             find_scans(f"{server.url}/missing.nwb")
 
