@@ -125,9 +125,7 @@ def test_a_url_without_a_name_tells_its_scan_inside(folder):
     pytest.importorskip("remfile")
     with serving(folder) as server:
         assert find_scans(f"{server.url}/other.nwb")[0].scan == "4-7"
-        with pytest.raises(
-            ValueError, match="missing.nwb: expected a server that sends .*404.*; check the URL"
-        ):
+        with pytest.raises(ValueError, match="missing.nwb: expected a server that sends .*404.*; check the URL"):
             find_scans(f"{server.url}/missing.nwb")
 
 
