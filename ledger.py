@@ -30,7 +30,7 @@ ENTRY = {
 # earnest, as other weights, other windows or another mask, moves the third digit, which is the last that a card shows.
 RELATIVE, ABSOLUTE = 1e-3, 1e-5
 # No two runs take the same time.
-TIMES = frozenset({"milliseconds", "seconds", "minutes", "hours"})
+TIMES = frozenset({"seconds", "minutes", "hours"})
 # What tells the rows of a list from each other.
 _NAMES = ("predictor", "channel", "level", "subject_id", "seconds")
 _MOST_BYTES, _DEEPEST = 2**26, 100
