@@ -325,11 +325,18 @@ def _publish(
 
 
 def _with_name(additions: Iterable[CommitOperationAdd], repo_id: str) -> list[CommitOperationAdd]:
-    """The same with the repository's whole name in the card, which is known once there is a repository."""
+    """The same with the repository's whole name in the card, which is known once there is a repository.
+
+    Raises:
+        ValueError: If the card is no text.
+    """
     others = [addition for addition in additions if addition.path_in_repo != CARD]
     (card,) = (addition for addition in additions if addition.path_in_repo == CARD)
-    with card.as_file() as file:
-        text = named(file.read().decode(), repo_id)
+    try:
+        with card.as_file() as file:
+            text = named(file.read().decode(), repo_id)
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{CARD}: expected text in UTF-8, got something else; save it as UTF-8") from error
     return [CommitOperationAdd(CARD, text.encode()), *others]
 
 

@@ -116,6 +116,10 @@ def spoil_the_index(model_folder):
         (spoil_weights, "model.safetensors: expected weights in safetensors"),
         (point_shards_elsewhere, "expected names of shards"),
         (spoil_the_index, "expected names of shards"),
+        (
+            lambda folder: (folder / "README.md").write_bytes("µ".encode("latin-1")),
+            "README.md: expected text in UTF-8, got something else",
+        ),
         (link_the_card, "README.md: expected a file of this folder, got a link"),
         (leave_a_token, "results.json: expected no token in what is published"),
         (
