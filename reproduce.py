@@ -7,7 +7,6 @@ Of the shipped release every benchmark of `BENCHMARKS` that its ledger names is 
 model that `neurt pretrain` or `neurt finetune` made, the test on its held-out animals is made again on its build.
 """
 
-import json
 import math
 import subprocess
 import sys
@@ -24,7 +23,7 @@ from transformers.utils import SAFE_WEIGHTS_NAME
 from .crossval.provenance import manifest_digest, weights_digest
 from .dataset_scripts.wording import count, printable, some
 from .evaluation import json_ready
-from .ledger import LEDGER, MEASUREMENTS, Difference, differences, provenance_of, read_ledger
+from .ledger import LEDGER, MEASUREMENTS, Difference, differences, provenance_of, read_ledger, read_object
 from .loading import load_config
 from .train import BEFORE, score_again
 
@@ -32,6 +31,7 @@ SIZE, TRAINING, WEIGHTS, HELD_OUT = "size", "training", "weights", "held_out"
 _SCRIPTS = Path(__file__).parent / "benchmarks"
 _REAL = "the real recordings, in the folder that NEURT_REAL_DATA names"
 _MOST_SHOWN = 20
+_EXACT = ("seed", "weights_sha256", "data_sha256", "split_sha256")
 
 
 @dataclass(frozen=True)
@@ -120,8 +120,8 @@ def reproduce(
         folder: A model with its `results.json`.
         build: The Parquet build that a model was trained on; of the shipped release none is needed.
         only: Measurements to make again; by default all that the ledger has.
-        output: Folder in which benchmarks leave their tables and figures, and go on where they were interrupted; by
-            default nothing stays.
+        output: Folder in which benchmarks leave their tables and figures; what lies there is not measured again, so
+            that an interrupted run goes on. By default nothing stays.
         say: Told what is begun.
 
     Raises:
@@ -137,13 +137,13 @@ def reproduce(
     if unknown:
         raise ValueError(f"expected measurements among {some([WEIGHTS, *entries])}, got {some(unknown)}")
     yield _same_weights(folder, entries)
-    for name, entry in entries.items():
-        if only and name not in only:
-            continue
-        if MEASUREMENTS in ledger:
-            yield _rerun(name, entry, folder, output, say)
-        else:
-            yield _tested_again(folder, ledger, build)
+    asked = {name: entry for name, entry in entries.items() if not only or name in only}
+    if MEASUREMENTS not in ledger:
+        yield from (_tested_again(folder, ledger, build) for _ in asked)
+        return
+    with nullcontext(output) if output else tempfile.TemporaryDirectory() as results:
+        (place := Path(results).absolute()).mkdir(parents=True, exist_ok=True)
+        yield from (_rerun(name, entry, folder, place, say) for name, entry in asked.items())
 
 
 def _same_weights(folder: Path, entries: Mapping[str, Any]) -> Outcome:
@@ -162,9 +162,7 @@ def _same_weights(folder: Path, entries: Mapping[str, Any]) -> Outcome:
     return Outcome(WEIGHTS, False, words=words)
 
 
-def _rerun(
-    name: str, entry: Mapping[str, Any], folder: Path, output: Path | None, say: Callable[[str], None]
-) -> Outcome:
+def _rerun(name: str, entry: Mapping[str, Any], folder: Path, output: Path, say: Callable[[str], None]) -> Outcome:
     """One measurement of a release."""
     if name == TRAINING:
         return Outcome(
@@ -172,9 +170,12 @@ def _rerun(
         )
     if name not in (SIZE, *BENCHMARKS):
         return Outcome(name, False, words="not rerun: neurt knows no such measurement")
-    say(printable(f"{name}: begins"))
+    if name == SIZE:
+        return _compared(name, entry, {"numbers": size_of(folder)})
+    there = (output / BENCHMARKS[name].found).is_file()
+    say(printable(f"{name}: measured before, lies in {output}" if there else f"{name}: begins"))
     try:
-        found = {"numbers": size_of(folder)} if name == SIZE else _run(BENCHMARKS[name], folder, output)
+        found = _run(BENCHMARKS[name], folder, output)
     except ValueError as error:
         return Outcome(name, False, words=f"not rerun: {error}")
     return _compared(name, entry, found)
@@ -183,21 +184,20 @@ def _rerun(
 def _compared(name: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> Outcome:
     """Numbers within tolerance, digests and seed exactly."""
     differ, compared = differences(entry.get("numbers"), found["numbers"])
-    exact = {key: entry[key] for key in ("seed", "data_sha256", "split_sha256") if key in entry and key in found}
+    exact = {key: entry[key] for key in _EXACT if key in entry and key in found}
     others = [Difference(key, old, found[key]) for key, old in exact.items() if old != found[key]]
     differ, compared = [*others, *differ], compared + len(exact)
     return Outcome(name, not differ, compared, differ)
 
 
-def _run(benchmark: Benchmark, folder: Path, output: Path | None) -> dict[str, Any]:
-    """Run the script; returns what it found under `numbers`, beside where it is from.
+def _run(benchmark: Benchmark, folder: Path, results: Path) -> dict[str, Any]:
+    """Run the script, unless what it finds is there; returns it under `numbers`, beside where it is from.
 
     Raises:
         ValueError: If it does not end well.
     """
-    with nullcontext(output) if output else tempfile.TemporaryDirectory() as results:
-        results = Path(results).absolute()
-        results.mkdir(parents=True, exist_ok=True)
+    found = results / benchmark.found
+    if not found.is_file():
         words = [*benchmark.words, "--output", str(results / benchmark.output)]
         words += ["--model", str(folder)] if benchmark.of_weights else []
         command = [sys.executable, str(_SCRIPTS / benchmark.script), *words]
@@ -206,8 +206,8 @@ def _run(benchmark: Benchmark, folder: Path, output: Path | None) -> dict[str, A
             last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
             needs = f"needs {benchmark.needs}; " if benchmark.needs else ""
             raise ValueError(f"{needs}{benchmark.script} ended with: {last}")
-        found = json.loads((results / benchmark.found).read_text(encoding="utf-8"))
-    return {"numbers": found} | origin_of(found)
+    numbers = read_object(found)
+    return {"numbers": numbers} | origin_of(numbers)
 
 
 def origin_of(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -70,7 +70,7 @@ def reproduce(
     output: Annotated[
         Path | None,
         typer.Option(
-            help="Folder in which benchmarks leave their tables and figures, and go on where they were interrupted.",
+            help="Folder in which benchmarks leave their tables and figures; what lies there is not measured again.",
             show_default="nothing stays",
         ),
     ] = None,

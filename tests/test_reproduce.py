@@ -131,8 +131,18 @@ def test_what_a_benchmark_leaves_stays_where_it_was_asked_for_and_nowhere_else(c
     assert neurt("reproduce", copied)[0] == 0
     assert set(tmp_path.iterdir()) == before
     code, out, _ = neurt("reproduce", copied, "--output", tmp_path / "again" / "all")
-    assert code == 0 and "8 values compared, all as before" in out
-    assert (tmp_path / "again" / "all" / "mice.json").is_file()
+    assert code == 0 and "mice: begins" in out and "8 values compared, all as before" in out
+    benchmark.write_text("raise SystemExit(1)")
+    code, out, _ = neurt("reproduce", copied, "--output", tmp_path / "again" / "all")
+    assert code == 0 and f"mice: measured before, lies in {tmp_path / 'again' / 'all'}" in out
+    found = json.loads((tmp_path / "again" / "all" / "mice.json").read_text())
+    found["provenance"]["weights_sha256"] = "e" * 64
+    (tmp_path / "again" / "all" / "mice.json").write_text(json.dumps(found))
+    code, out, _ = neurt("reproduce", copied, "--output", tmp_path / "again" / "all")
+    assert code == 1 and f"{'e' * 64} now" in out, "what lies there may be of other weights"
+    (tmp_path / "again" / "all" / "mice.json").write_text("torn")
+    code, out, _ = neurt("reproduce", copied, "--output", tmp_path / "again" / "all")
+    assert code == 1 and "mice: not rerun: " in out and "remove the file" in out
 
 
 def test_a_benchmark_that_fails_says_what_it_needs_and_why(copied, benchmark, neurt):
