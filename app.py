@@ -164,7 +164,9 @@ def serve(model: str | os.PathLike | None = None, *, host: str | None = None, po
         # Whoever ends the process this way wants no uploads left either.
         signal.signal(signal.SIGTERM, lambda *_: sys.exit(0))
         try:
-            page.launch(
+            _, address, _ = page.launch(
+                quiet=True,
+                prevent_thread_lock=True,
                 server_name=host,
                 server_port=port,
                 share=False,
@@ -178,6 +180,8 @@ def serve(model: str | os.PathLike | None = None, *, host: str | None = None, po
                 theme=theme,
                 css=_CSS,
             )
+            print(f"open {address} in a browser; Ctrl+C ends it", flush=True)
+            page.block_thread()
         finally:
             page.close()
 

@@ -307,7 +307,8 @@ def server(tiny_classifier, tmp_path_factory):
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-m", "neurt.cli", "app", "--model", tiny_classifier, "--port", str(port)]
-    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, stderr=subprocess.PIPE)
+    pipes = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE}
+    process = subprocess.Popen(command, env={**os.environ, "TMPDIR": str(temporary)}, **pipes)
     address = f"http://127.0.0.1:{port}/"
     try:
         _wait_for(address, process)
@@ -316,6 +317,7 @@ def server(tiny_classifier, tmp_path_factory):
         process.terminate()
         process.wait(60)
     assert list(temporary.glob("neurt-*")) == []
+    assert process.stdout.read().decode().startswith(f"open {address} in a browser; Ctrl+C ends it\n")
     assert b"Traceback" not in process.stderr.read()
 
 
