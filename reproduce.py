@@ -138,8 +138,8 @@ def reproduce(
         raise ValueError(f"expected measurements among {some([WEIGHTS, *entries])}, got {some(unknown)}")
     yield _same_weights(folder, entries)
     asked = {name: entry for name, entry in entries.items() if not only or name in only}
-    if MEASUREMENTS not in ledger:
-        yield from (_tested_again(folder, ledger, build) for _ in asked)
+    if HELD_OUT in asked and MEASUREMENTS not in ledger:
+        yield _tested_again(folder, ledger, build)
         return
     with nullcontext(output) if output else tempfile.TemporaryDirectory() as results:
         (place := Path(results).absolute()).mkdir(parents=True, exist_ok=True)
@@ -172,13 +172,17 @@ def _rerun(name: str, entry: Mapping[str, Any], folder: Path, output: Path, say:
         return Outcome(name, False, words="not rerun: neurt knows no such measurement")
     if name == SIZE:
         return _compared(name, entry, {"numbers": size_of(folder)})
-    there = (output / BENCHMARKS[name].found).is_file()
-    say(printable(f"{name}: measured before, lies in {output}" if there else f"{name}: begins"))
+    place = output / BENCHMARKS[name].found
     try:
-        found = _run(BENCHMARKS[name], folder, output)
+        if place.is_file():
+            say(printable(f"{name}: measured before, lies in {output}"))
+        else:
+            say(printable(f"{name}: begins"))
+            _run(BENCHMARKS[name], folder, output)
+        found = read_object(place)
     except ValueError as error:
         return Outcome(name, False, words=f"not rerun: {error}")
-    return _compared(name, entry, found)
+    return _compared(name, entry, {"numbers": found} | origin_of(found))
 
 
 def _compared(name: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> Outcome:
@@ -190,24 +194,20 @@ def _compared(name: str, entry: Mapping[str, Any], found: Mapping[str, Any]) -> 
     return Outcome(name, not differ, compared, differ)
 
 
-def _run(benchmark: Benchmark, folder: Path, results: Path) -> dict[str, Any]:
-    """Run the script, unless what it finds is there; returns it under `numbers`, beside where it is from.
+def _run(benchmark: Benchmark, folder: Path, results: Path) -> None:
+    """Run the script.
 
     Raises:
         ValueError: If it does not end well.
     """
-    found = results / benchmark.found
-    if not found.is_file():
-        words = [*benchmark.words, "--output", str(results / benchmark.output)]
-        words += ["--model", str(folder)] if benchmark.of_weights else []
-        command = [sys.executable, str(_SCRIPTS / benchmark.script), *words]
-        done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
-        if done.returncode != 0:
-            last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
-            needs = f"needs {benchmark.needs}; " if benchmark.needs else ""
-            raise ValueError(f"{needs}{benchmark.script} ended with: {last}")
-    numbers = read_object(found)
-    return {"numbers": numbers} | origin_of(numbers)
+    words = [*benchmark.words, "--output", str(results / benchmark.output)]
+    words += ["--model", str(folder)] if benchmark.of_weights else []
+    command = [sys.executable, str(_SCRIPTS / benchmark.script), *words]
+    done = subprocess.run(command, stdin=subprocess.DEVNULL, capture_output=True, text=True, errors="replace")
+    if done.returncode != 0:
+        last = (done.stderr.strip().splitlines() or [f"exit code {done.returncode}"])[-1]
+        needs = f"needs {benchmark.needs}; " if benchmark.needs else ""
+        raise ValueError(f"{needs}{benchmark.script} ended with: {last}")
 
 
 def origin_of(found: Mapping[str, Any]) -> dict[str, Any]:

@@ -227,6 +227,15 @@ def _plain(value: Any) -> Any:
     return value.tolist() if isinstance(value, np.ndarray | np.generic) else str(value)
 
 
+def label_values(files: Iterable[Mapping[str, Any]]) -> dict[str, list[str]]:
+    """Return the values of each label that recordings have, both in alphabetical order."""
+    found: dict[str, set[str]] = {}
+    for entry in files:
+        for name, value in entry["labels"].items():
+            found.setdefault(name, set()).update(() if value is None else (value,))
+    return {name: sorted(found[name]) for name in sorted(found)}
+
+
 def further_columns(files: Iterable[Mapping[str, Any]]) -> tuple[dict[str, str], list[str]]:
     """Return the columns (name → type) and the labels that any of these files has: `load_dataset` wants one set.
 

@@ -9,7 +9,7 @@ from huggingface_hub import DatasetCardData
 
 from ..markdown_text import markdown_table
 from ..processing_neurt import MIN_NEURONS
-from .build_manifest import by_split, further_columns
+from .build_manifest import by_split, further_columns, label_values
 from .parquet_rows import LONG_COLUMNS, build_schema
 from .preparation import preparation_notes
 from .recording import SIMULATED
@@ -174,6 +174,7 @@ def _columns(
     files: Sequence[Mapping[str, Any]], class_labels: Mapping[str, Sequence[str]], meanings: Mapping[str, str]
 ) -> str:
     columns, labels = further_columns(files)
+    found = label_values(files)
     rows = [
         f"| `{name}` | {kind}, nullable | {_text(meanings.get(name, 'of each neuron'))} |"
         for name, kind in columns.items()
@@ -182,8 +183,7 @@ def _columns(
         if name in class_labels:
             kind, values = "class label", [f"{i} = {_text(value)}" for i, value in enumerate(class_labels[name])]
         else:
-            found = {entry["labels"].get(name) for entry in files} - {None}
-            kind, values = "string", [_text(value) for value in sorted(found)]
+            kind, values = "string", [_text(value) for value in found[name]]
         rows.append(f"| `{name}` | {kind}, nullable | label: {some(values)} |")
     return "\n".join([_COLUMNS, *rows])
 

@@ -11,6 +11,8 @@ import threading
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
+from .wording import reason_of
+
 CONNECT_SECONDS = 30
 
 
@@ -51,10 +53,9 @@ def run_on_cluster(function: Callable[[Any], None], jobs: Sequence[Any], address
             for future in distributed.as_completed(futures):
                 yield future.result()
         except (distributed.scheduler.KilledWorker, concurrent.futures.CancelledError) as error:
-            reason = " ".join(str(error).split()) or type(error).__name__
             raise ValueError(
-                f"--scheduler {address}: expected its workers to stay, one was lost ({reason:.200}); give the same "
-                "command again to continue"
+                f"--scheduler {address}: expected its workers to stay, one was lost ({reason_of(error):.200}); give "
+                "the same command again to continue"
             ) from error
 
 

@@ -20,7 +20,7 @@ import h5py
 from ..writing_aside import file_aside
 from .hdf5_file import open_hdf5, read_text
 from .readers.source import files_with_suffix
-from .wording import count, repeated, some
+from .wording import count, reason_of, repeated, some
 
 # The scans that the MICrONS consortium selected out of 19 (Nature 640:435-447, 2025, 10.1038/s41586-025-08790-w).
 SELECTED = tuple("4-7 5-6 5-7 6-2 6-4 6-6 6-7 7-3 7-4 7-5 8-5 9-3 9-4 9-6".split())
@@ -154,10 +154,9 @@ def _remote(file: ScanFile, cache: str | os.PathLike | None) -> Any:
         return remfile.File(file.location, disk_cache=WholePieces(cache) if cache else None)
     # A server may fail in any way, and remfile says so with bare exceptions.
     except Exception as error:
-        reason = " ".join(str(error).split()) or type(error).__name__
         raise ValueError(
-            f"{file.file}: expected a server that sends an NWB file, got none ({reason:.200}); check the URL, and "
-            "whether this machine reaches it"
+            f"{file.file}: expected a server that sends an NWB file, got none ({reason_of(error):.200}); check the "
+            "URL, and whether this machine reaches it"
         ) from error
 
 

@@ -30,6 +30,7 @@ from .build_manifest import (
     check_names,
     entry_of,
     further_columns,
+    label_values,
     merge_class_labels,
     new_manifest,
     read_manifest,
@@ -69,6 +70,7 @@ class BuildSummary:
         placed, frames = (sum(entry[key] for entry in files) for key in ("neurons_with_positions", "frames"))
         units = sorted({entry["coordinate_unit"].replace("um", "µm") for entry in files if entry["coordinate_unit"]})
         splits = sorted(Counter(entry["split"] for entry in files).items())
+        labels = ", ".join(f"{name} ({some(values)})" for name, values in label_values(files).items())
         split = ", ".join(f"{name} {count(number, 'recording')}" for name, number in splits)
         lines = [
             done,
@@ -77,7 +79,7 @@ class BuildSummary:
             f"frames: {frames} in all, {value_range(entry['frames'] for entry in files)} a recording",
             f"sampling rate: {value_range(entry['sampling_rate'] for entry in files)} Hz",
             f"traces: {', '.join(sorted({entry['trace_kind'] for entry in files}))}",
-            f"labels: {', '.join(_labels(files)) or 'none'}",
+            f"labels: {labels or 'none'}",
             f"split: {split}",
             *(f"left out: {entry['recording_id']}: {entry['why']}" for entry in self.dropped),
             *(f"note: {note}" for note in notes),
@@ -93,13 +95,6 @@ class BuildSummary:
                 f"added: {count(len(self.files), 'recording')}, counted below; the build now holds {len(self.held)} "
                 f"with {count(neurons, 'neuron')}"
             )
-
-
-def _labels(files: Sequence[Mapping[str, Any]]) -> Iterator[str]:
-    """Each label with its values."""
-    for name in sorted({name for entry in files for name in entry["labels"]}):
-        values = {entry["labels"].get(name) for entry in files}
-        yield f"{name} ({some(sorted(map(str, values - {None})))})"
 
 
 def write_build(

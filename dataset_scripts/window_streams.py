@@ -34,7 +34,7 @@ from transformers.utils import logging
 
 from ..processing_neurt import CHANNELS, MIN_FRAMES, MIN_NEURONS, NeurtProcessor
 from ..writing_aside import file_aside
-from .build_manifest import MANIFEST, parse_manifest
+from .build_manifest import MANIFEST, label_values, parse_manifest
 from .parquet_build import choose_files
 from .parquet_rows import read_recording
 from .recording import Recording
@@ -144,13 +144,10 @@ def _class_ids(
     """The class ids that are given, else those of the build's classes, else of the label's values in their order."""
     if label is None or label2id is not None:
         return label2id
-    labels = {name for entry in manifest["files"] for name in entry["labels"]}
-    if label not in labels:
-        raise ValueError(
-            f"expected a label of the build ({', '.join(sorted(labels)) or 'it has none'}), got {label!r}"
-        )
-    values = {entry["labels"].get(label) for entry in manifest["files"]} - {None}
-    names = manifest["class_labels"].get(label, sorted(values))
+    values = label_values(manifest["files"])
+    if label not in values:
+        raise ValueError(f"expected a label of the build ({', '.join(values) or 'it has none'}), got {label!r}")
+    names = manifest["class_labels"].get(label, values[label])
     return {name: i for i, name in enumerate(names)}
 
 

@@ -46,11 +46,15 @@ def printable(line: str) -> str:
     return "".join(letter if letter.isprintable() else "?" for letter in line)
 
 
+def reason_of(error: Exception) -> str:
+    """Return what an error says in one line, or its kind where it says nothing."""
+    return " ".join(str(error).split()) or type(error).__name__
+
+
 def cannot_read(path: str | os.PathLike, expected: str, error: Exception) -> ValueError:
     """Return the error for a file that breaks while it is read."""
-    reason = " ".join(str(error).split()) or type(error).__name__
     return ValueError(
-        f"{path}: expected {expected}, got a file that cannot be read, perhaps truncated ({reason}); "
+        f"{path}: expected {expected}, got a file that cannot be read, perhaps truncated ({reason_of(error)}); "
         "copy or export it again"
     )
 
